@@ -1,0 +1,1 @@
+//! The only place that names amiquip: connections, sessions, the publisher.

@@ -1,0 +1,304 @@
+//! The checked configuration: what the rest of the program may rely on.
+//!
+//! `config::load` reads the TOML files, judges them whole and gives either a [`Config`] or every error found, each
+//! with its place. A value of these types is possible by construction: nothing downstream checks a limit again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::task::{HeaderValue, JobName};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[broker]`
+    pub broker: Broker,
+    /// `[store]`
+    pub store: Store,
+    /// `[control]`
+    pub control: Control,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+    /// `[jobs.NAME]`, in the order of their names.
+    pub jobs: Vec<Job>,
+}
+
+/// `[broker]`: how to reach RabbitMQ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broker {
+    /// At least one; tried in turn from a random one.
+    pub hosts: Vec<BrokerHost>,
+    /// Read again at each connect; wins over the passwords of the URLs.
+    pub password_file: Option<PathBuf>,
+    /// Whole seconds, 0 (off) to 65535.
+    pub heartbeat: Duration,
+    /// Bounds each of: name look-up and TCP connect, AMQP handshake.
+    pub connect_timeout: Duration,
+    /// Delay before the second try of a row of failed ones; grows from here.
+    pub reconnect: Backoff,
+}
+
+/// One broker URL, taken apart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BrokerHost {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User name.
+    pub user: String,
+    /// Password; never printed.
+    pub password: String,
+    /// Virtual host.
+    pub vhost: String,
+}
+
+impl std::fmt::Debug for BrokerHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BrokerHost({self}, vhost {:?}, user {:?})", self.vhost, self.user)
+    }
+}
+
+impl std::fmt::Display for BrokerHost {
+    /// `host:port`, with brackets around an IPv6 address; no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Growing delays: `initial`, doubled up to `max`; the user adds jitter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backoff {
+    /// First delay, above zero.
+    pub initial: Duration,
+    /// Largest delay, at least `initial`.
+    pub max: Duration,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// How a commit is made durable.
+    pub synchronous: Synchronous,
+    /// How long a key is remembered, unless its job says otherwise.
+    pub retention: Duration,
+}
+
+/// `store.synchronous`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Each commit is on the disk before it returns: survives a power cut.
+    Full,
+    /// Survives a crash of the process, not a power cut.
+    Normal,
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Control {
+    /// The Unix socket.
+    pub socket: PathBuf,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shutdown {
+    /// How long running handlers may finish.
+    pub timeout: Duration,
+}
+
+/// `[jobs.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// NAME: letters, digits, `-`, `_` and `.`.
+    pub name: JobName,
+    /// Whether it runs at all.
+    pub enabled: bool,
+    /// Handlers at one time, at least 1.
+    pub concurrency: usize,
+    /// Unacknowledged messages per queue, 1 to 65535.
+    pub prefetch: u16,
+    /// How the next task is chosen among the queues.
+    pub order: Order,
+    /// Bytes; a larger body is dead-lettered.
+    pub max_body: u64,
+    /// At least one; names are unique within the job.
+    pub queues: Vec<Queue>,
+    /// What runs a task.
+    pub handler: Handler,
+    /// When acks are sent.
+    pub ack: Ack,
+    /// Where the key comes from.
+    pub idempotency: Idempotency,
+    /// What a failure costs.
+    pub retry: Retry,
+    /// Where messages go that failed for good.
+    pub dead_letter: DeadLetter,
+}
+
+/// `order`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Each queue gets turns in proportion to its weight; none starves.
+    Weighted,
+    /// A queue is served only while those before it are empty.
+    Strict,
+}
+
+/// `[[jobs.NAME.queues]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// Name on the broker.
+    pub name: Arc<str>,
+    /// Share under `order = "weighted"`, at least 1.
+    pub weight: u32,
+    /// Whether a missing queue is created.
+    pub declare: Declare,
+    /// `x-queue-type`
+    pub kind: QueueKind,
+    /// `x-max-priority`, 1 to 255, classic queues only.
+    pub max_priority: Option<u8>,
+    /// `x-message-ttl`
+    pub message_ttl: Option<Duration>,
+    /// `x-max-length`
+    pub max_length: Option<u64>,
+    /// `x-expires`
+    pub expires: Option<Duration>,
+    /// Any other x-argument.
+    pub arguments: BTreeMap<String, HeaderValue>,
+    /// Bindings to make.
+    pub bindings: Vec<Binding>,
+}
+
+/// `declare`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declare {
+    /// Looked up first, created only where missing.
+    Create,
+    /// Only looked up.
+    Passive,
+}
+
+/// `type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// One node keeps it.
+    Classic,
+    /// Replicated by Raft.
+    Quorum,
+}
+
+/// One entry of `bindings`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The exchange; created where missing, durable.
+    pub exchange: String,
+    /// `direct`, `fanout`, `topic`, `headers`, or a plugin's type.
+    pub kind: String,
+    /// Routing key or pattern; empty by default.
+    pub routing_key: String,
+}
+
+/// `[jobs.NAME.handler]`: exactly one kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Handler {
+    /// A program run once for each task.
+    Command(Command),
+    /// Done at once.
+    Discard,
+}
+
+/// `command = [...]` and its neighbours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// The program and its arguments; at least the program. Never a shell line.
+    pub argv: Vec<String>,
+    /// How long a run may take.
+    pub timeout: Duration,
+    /// From TERM to KILL.
+    pub kill_grace: Duration,
+    /// Added to the environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the daemon's own where absent.
+    pub cwd: Option<PathBuf>,
+}
+
+/// `[jobs.NAME.ack]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ack {
+    /// Acks are sent once this many wait.
+    pub batch: usize,
+    /// And at the latest this long after the first of them.
+    pub interval: Duration,
+}
+
+/// `[jobs.NAME.idempotency]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Idempotency {
+    /// Where the key is read from.
+    pub key: KeySource,
+    /// What happens to a message without it.
+    pub on_missing: OnMissing,
+    /// How long a key is remembered.
+    pub retention: Duration,
+}
+
+/// `key`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// The `message_id` property.
+    MessageId,
+    /// `header:NAME`
+    Header(String),
+    /// `json:/pointer`: RFC 6901 into the body.
+    JsonPointer(String),
+    /// SHA-256 of the body.
+    Body,
+    /// No key: every delivery runs.
+    None,
+}
+
+/// `on_missing`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissing {
+    /// Run it without deduplication.
+    Run,
+    /// Dead-letter it as `no-key`.
+    Dead,
+    /// Take the body's SHA-256.
+    Body,
+}
+
+/// `[jobs.NAME.retry]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retry {
+    /// Attempts that did not end in a crash, at least 1.
+    pub max_attempts: u32,
+    /// Delay after the first failed attempt.
+    pub initial: Duration,
+    /// Factor from one delay to the next, at least 1.
+    pub multiplier: f64,
+    /// Largest delay, at most 12 days.
+    pub max: Duration,
+    /// Share of the delay that is random, 0 to 1: the delay is drawn from `delay * (1 - jitter ..= 1 + jitter)`.
+    pub jitter: f64,
+    /// Attempts that ended in a crash, at least 1; dead after that many.
+    pub max_crashes: u32,
+}
+
+/// `[jobs.NAME.dead_letter]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// Its name; `<job>.dead` by default.
+    pub queue: Arc<str>,
+    /// `x-message-ttl` of that queue; `None`: kept for ever.
+    pub message_ttl: Option<Duration>,
+}

@@ -1,0 +1,10 @@
+//! warrend: a task-worker daemon for RabbitMQ. ARCHITECTURE.md says how the parts fit together.
+
+mod broker;
+mod config;
+mod handler;
+mod policy;
+mod store;
+mod task;
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The only place that names rusqlite: open, migrate, record, look up.

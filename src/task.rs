@@ -1,0 +1,428 @@
+//! The nouns: what a message, a task, an attempt and an outcome are.
+//!
+//! Everything else in warrend moves these values around. They hold no behaviour beyond their own shape, no clock,
+//! no IO, and no type of the broker library: the `broker` module converts at its edge.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The name of a job, as in `[jobs.NAME]`. Cheap to clone.
+pub type JobName = Arc<str>;
+
+/// Position of a queue in its job's `queues` list; also the position of its channel in the job's session.
+pub type QueueIndex = usize;
+
+/// Milliseconds since the Unix epoch: the form in which times are stored and sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// The wall clock. Only the outer layers call this; `policy` takes times as arguments.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The idempotency key of a message within its job, in its stored form.
+///
+/// The first byte says what the rest is, so that two different ids never share a key: 0 = the text itself,
+/// 1 = a UUID in its canonical lower-case form packed into 16 bytes, 2 = 32 lower-case hex digits packed into
+/// 16 bytes, 3 = the SHA-256 of the body. Short keys keep the store's tree shallow: the packed form costs about
+/// a quarter less per record than text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageKey(Arc<[u8]>);
+
+impl MessageKey {
+    /// Packs an id that came as text.
+    pub fn from_text(text: &str) -> Self {
+        let packed = match text.len() {
+            36 => uuid::Uuid::try_parse(text).ok().filter(|id| {
+                let mut canonical = [0; 36];
+                *id.hyphenated().encode_lower(&mut canonical) == *text
+            }),
+            32 => uuid::Uuid::try_parse(text).ok().filter(|id| {
+                let mut canonical = [0; 32];
+                *id.simple().encode_lower(&mut canonical) == *text
+            }),
+            _ => None,
+        };
+        match packed {
+            Some(id) => {
+                let mut bytes = [0; 17];
+                bytes[0] = if text.len() == 36 { 1 } else { 2 };
+                bytes[1..].copy_from_slice(id.as_bytes());
+                Self(Arc::from(&bytes[..]))
+            }
+            None => {
+                let mut bytes = Vec::with_capacity(text.len() + 1);
+                bytes.push(0);
+                bytes.extend_from_slice(text.as_bytes());
+                Self(Arc::from(bytes))
+            }
+        }
+    }
+
+    /// The key of a body by its SHA-256.
+    pub fn from_digest(digest: [u8; 32]) -> Self {
+        let mut bytes = [3; 33];
+        bytes[1..].copy_from_slice(&digest);
+        Self(Arc::from(&bytes[..]))
+    }
+
+    /// The stored form.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The stored form read back.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(Arc::from(bytes))
+    }
+
+    /// What a person or a handler sees: the id as it came, or `sha256:` and 64 hex digits.
+    pub fn to_text(&self) -> String {
+        let rest = &self.0[1.min(self.0.len())..];
+        match (self.0.first(), <[u8; 16]>::try_from(rest)) {
+            (Some(1), Ok(id)) => uuid::Uuid::from_bytes(id).hyphenated().to_string(),
+            (Some(2), Ok(id)) => uuid::Uuid::from_bytes(id).simple().to_string(),
+            (Some(3), _) => rest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+            (_, _) => String::from_utf8_lossy(rest).into_owned(),
+        }
+    }
+}
+
+/// Names one delivery on one channel of one session.
+///
+/// The session number keeps a tag of a dead connection from ever reaching a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeliveryTag {
+    /// Number of the session, growing with each connection of the job.
+    pub session: u64,
+    /// The queue, and with it the channel.
+    pub queue: QueueIndex,
+    /// What the broker counted, from 1 on each channel.
+    pub tag: u64,
+}
+
+/// A value in a header table, with the types that RabbitMQ knows, so that a copy keeps what it was given.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderValue {
+    /// `t`
+    Bool(bool),
+    /// `b`
+    I8(i8),
+    /// `B`
+    U8(u8),
+    /// `s`
+    I16(i16),
+    /// `u`
+    U16(u16),
+    /// `I`
+    I32(i32),
+    /// `i`
+    U32(u32),
+    /// `l`
+    I64(i64),
+    /// `f`
+    F32(f32),
+    /// `d`
+    F64(f64),
+    /// `D`: the value divided by ten to the power of the scale.
+    Decimal {
+        /// Number of decimal places.
+        scale: u8,
+        /// The digits.
+        value: u32,
+    },
+    /// `S`
+    Text(String),
+    /// `x`
+    Bytes(Vec<u8>),
+    /// `T`: seconds since the Unix epoch.
+    Timestamp(u64),
+    /// `A`
+    Array(Vec<HeaderValue>),
+    /// `F`
+    Table(Headers),
+    /// `V`
+    Void,
+}
+
+impl HeaderValue {
+    /// The value as a whole number, where it is one of the integer types.
+    pub fn as_integer(&self) -> Option<i64> {
+        match *self {
+            Self::I8(n) => Some(n.into()),
+            Self::U8(n) => Some(n.into()),
+            Self::I16(n) => Some(n.into()),
+            Self::U16(n) => Some(n.into()),
+            Self::I32(n) => Some(n.into()),
+            Self::U32(n) => Some(n.into()),
+            Self::I64(n) => Some(n),
+            Self::Bool(_)
+            | Self::F32(_)
+            | Self::F64(_)
+            | Self::Decimal { .. }
+            | Self::Text(_)
+            | Self::Bytes(_)
+            | Self::Timestamp(_)
+            | Self::Array(_)
+            | Self::Table(_)
+            | Self::Void => None,
+        }
+    }
+
+    /// The value as text, where it is text.
+    pub fn as_text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+}
+
+/// A header table, sorted by name (the broker library does not keep the sent order).
+pub type Headers = std::collections::BTreeMap<String, HeaderValue>;
+
+/// The properties of a message, as AMQP 0-9-1 has them (class `basic`). Absent is `None`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Properties {
+    /// MIME type of the body.
+    pub content_type: Option<String>,
+    /// Encoding of the body, such as `gzip`.
+    pub content_encoding: Option<String>,
+    /// The header table; absent and empty are the same to us.
+    pub headers: Headers,
+    /// 1 = transient, 2 = persistent.
+    pub delivery_mode: Option<u8>,
+    /// 0 to 255; higher is more urgent.
+    pub priority: Option<u8>,
+    /// Ties a reply to its request.
+    pub correlation_id: Option<String>,
+    /// Where an answer goes.
+    pub reply_to: Option<String>,
+    /// Time to live in milliseconds, as decimal text.
+    pub expiration: Option<String>,
+    /// The publisher's id of the message.
+    pub message_id: Option<String>,
+    /// Seconds since the Unix epoch.
+    pub timestamp: Option<u64>,
+    /// The publisher's type name.
+    pub kind: Option<String>,
+    /// The publishing user; the broker checks it against the connection.
+    pub user_id: Option<String>,
+    /// The publishing application.
+    pub app_id: Option<String>,
+}
+
+/// A message as it was delivered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Message {
+    /// The exchange that it was published to; empty for the default exchange.
+    pub exchange: String,
+    /// The routing key that it was published with.
+    pub routing_key: String,
+    /// Whether the broker delivered it before.
+    pub redelivered: bool,
+    /// Its properties and headers.
+    pub properties: Properties,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// One attempt at one message, as a worker sees it.
+#[derive(Debug)]
+pub struct Task {
+    /// The idempotency key; `None` where the job keeps none or the message bears none.
+    pub key: Option<MessageKey>,
+    /// This attempt, counted from 1 over the whole life of the message.
+    pub attempt: u32,
+    /// Attempts before the last replay: the retry budget counts from here.
+    pub base: u32,
+    /// Attempts since `base` that ended in a crash.
+    pub crashes: u32,
+    /// The queue it came from.
+    pub queue: QueueIndex,
+    /// Its priority; 0 where the message has none.
+    pub priority: u8,
+    /// When the message was first seen by any worker, for `x-warrend-first-seen`.
+    pub first_seen: UnixMillis,
+    /// When it arrived here.
+    pub received: Instant,
+    /// The message itself.
+    pub message: Message,
+}
+
+/// Why an attempt failed: the value of `x-warrend-error-class`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ErrorClass {
+    /// The handler failed, and the budget of attempts is used up.
+    Failed,
+    /// The handler said that the message must not be tried again.
+    Rejected,
+    /// The handler ran longer than its `timeout`.
+    Timeout,
+    /// The handler was ended by a signal.
+    Crashed,
+    /// The body is larger than `max_body`.
+    Oversize,
+    /// The message cannot be read as its job needs it.
+    Undecodable,
+    /// The message bears no key, and the job says that it must.
+    NoKey,
+}
+
+impl ErrorClass {
+    /// All classes, for tests and tables.
+    pub const ALL: [Self; 7] = [
+        Self::Failed,
+        Self::Rejected,
+        Self::Timeout,
+        Self::Crashed,
+        Self::Oversize,
+        Self::Undecodable,
+        Self::NoKey,
+    ];
+
+    /// The wire and display form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Timeout => "timeout",
+            Self::Crashed => "crashed",
+            Self::Oversize => "oversize",
+            Self::Undecodable => "undecodable",
+            Self::NoKey => "no-key",
+        }
+    }
+
+    /// The class of that wire form.
+    pub fn from_wire(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == text)
+    }
+}
+
+/// How a failed attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The class; decides between the budgets of attempts and of crashes.
+    pub class: ErrorClass,
+    /// What to tell people: one line or a few, at most about a kibibyte, never a secret.
+    pub error: String,
+}
+
+/// What became of one attempt. The failure of a task is a value, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Handled; never run again.
+    Done,
+    /// Failed; to be tried again while the budget lasts.
+    Retry(Failure),
+    /// Failed for good.
+    Dead(Failure),
+    /// The handler is broken, not the message: it costs no attempt, and the job pauses.
+    Broken(String),
+    /// We ended the run ourselves (shutdown): it costs no attempt, and the message goes back.
+    Interrupted,
+}
+
+/// What a failed attempt demands: the copy's destination, decided once and stored, so that a redelivery after a
+/// crash publishes the same copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// Another attempt after this delay.
+    Retry {
+        /// Whole seconds on the delay ladder.
+        delay: Duration,
+    },
+    /// The dead-letter queue.
+    Dead,
+}
+
+/// A failed attempt as it is stored: enough to build its copy again without running anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedAttempt {
+    /// How it failed.
+    pub failure: Failure,
+    /// What it demands.
+    pub demand: Demand,
+    /// When it failed.
+    pub at: UnixMillis,
+}
+
+/// What is committed about one finished attempt before anything is published or acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The in-flight entry that waits for the commit.
+    pub ticket: Ticket,
+    /// The key; a message without one leaves no row, but takes the same way.
+    pub key: Option<MessageKey>,
+    /// The attempt.
+    pub attempt: u32,
+    /// What is recorded of it.
+    pub what: Recorded,
+    /// When it ended.
+    pub at: UnixMillis,
+}
+
+/// What the store knows, or is told, about one attempt of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// The key is done; no attempt of it runs again.
+    Done,
+    /// This attempt failed; its copy may not have been published.
+    Failed(FailedAttempt),
+    /// This attempt failed and the broker confirmed its copy.
+    Forwarded,
+}
+
+/// Names one in-flight entry of one job for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Proof that records are durable. Acknowledging asks for it, and only the store can make one.
+///
+/// A test reads the sources and keeps [`Committed::attest`] out of every module but the recorder (and the simulator's
+/// store).
+#[derive(Debug)]
+pub struct Committed {
+    tickets: Vec<Ticket>,
+}
+
+impl Committed {
+    /// Called by the recorder once the commit of these tickets' records returned.
+    pub fn attest(tickets: Vec<Ticket>) -> Self {
+        Self { tickets }
+    }
+
+    /// The tickets whose records are durable.
+    pub fn tickets(&self) -> &[Ticket] {
+        &self.tickets
+    }
+}
+
+/// Where a copy goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// The delay ladder, then the work queue of this name.
+    Delay {
+        /// The work queue that the copy returns to.
+        queue: Arc<str>,
+        /// Whole seconds, at least 1.
+        delay: Duration,
+    },
+    /// A queue, through the default exchange.
+    Queue(Arc<str>),
+}
+
+/// The message that a failed attempt puts on the ladder or into the dead-letter queue.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The in-flight entry that waits for the confirm.
+    pub ticket: Ticket,
+    /// Where it goes.
+    pub to: Destination,
+    /// Its properties, with the headers of a copy.
+    pub properties: Properties,
+    /// The task whose body it carries.
+    pub task: Arc<Task>,
+}
