@@ -2,6 +2,7 @@
 
 mod broker;
 mod config;
+mod failpoint;
 mod handler;
 mod policy;
 mod store;
