@@ -1,6 +1,7 @@
 //! warrend: a task-worker daemon for RabbitMQ. ARCHITECTURE.md says how the parts fit together.
 
 mod broker;
+mod cli;
 mod config;
 mod failpoint;
 mod handler;
