@@ -7,6 +7,7 @@
 pub mod ack;
 pub mod arrive;
 pub mod backoff;
+pub mod gate;
 pub mod inflight;
 pub mod retry;
 pub mod schedule;

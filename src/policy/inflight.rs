@@ -267,6 +267,22 @@ impl InFlight {
         Some(Arc::clone(&entry.task))
     }
 
+    /// The task of an entry.
+    pub fn task(&self, ticket: Ticket) -> Option<Arc<Task>> {
+        self.entries
+            .get(&ticket)
+            .map(|entry| Arc::clone(&entry.task))
+    }
+
+    /// The full name of a tag of the present session.
+    pub fn tag(&self, queue: QueueIndex, tag: u64) -> DeliveryTag {
+        DeliveryTag {
+            session: self.session,
+            queue,
+            tag,
+        }
+    }
+
     /// A run ended, or a queued task will never start.
     pub fn finished(&mut self, ticket: Ticket, ended: Ended, at: UnixMillis) {
         let Some(entry) = self.entries.get_mut(&ticket) else {

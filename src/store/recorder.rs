@@ -79,19 +79,19 @@ pub struct Recorder {
 
 impl Recorder {
     /// Starts the thread. `retention` says for each job how long its keys are remembered; `beat` is called at least
-    /// every few seconds while the recorder lives; `ended` is dropped when it ends for whatever reason.
+    /// every few seconds while the recorder lives; `alive` is dropped when it ends for whatever reason.
     pub fn spawn(
         store: Store,
         retention: BTreeMap<JobId, Duration>,
         beat: impl Fn() + Send + 'static,
-        ended: Sender<()>,
+        alive: impl Send + 'static,
     ) -> std::io::Result<Self> {
         // One batch for each job, and room for inspections.
         let (requests, inbox) = crossbeam_channel::bounded(retention.len() + 4);
         let thread = std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
-                let _ended = ended;
+                let _alive = alive;
                 let result =
                     Writer::new(store, retention).and_then(|mut writer| writer.run(&inbox, &beat));
                 if let Err(error) = &result {
@@ -463,9 +463,8 @@ mod tests {
             let job = store.job_id("j").unwrap();
             let reader = store.reader(job).unwrap();
             let retention = BTreeMap::from([(job, Duration::from_secs(60))]);
-            let (ended, _) = crossbeam_channel::bounded(0);
             (
-                Recorder::spawn(store, retention, || {}, ended).unwrap(),
+                Recorder::spawn(store, retention, || {}, ()).unwrap(),
                 job,
                 reader,
             )
