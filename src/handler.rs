@@ -111,4 +111,32 @@ mod tests {
         stop.raise();
         assert!(clone.is_raised() && clone.is_raised() && stop.is_raised());
     }
+
+    #[test]
+    fn each_kind_runs_its_tasks() {
+        let context = Arc::new(command::tests::context());
+        let config = config::Command {
+            argv: vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                "read line; exit $line".into(),
+            ],
+            timeout: std::time::Duration::from_secs(60),
+            kill_grace: std::time::Duration::ZERO,
+            env: std::collections::BTreeMap::new(),
+            cwd: None,
+        };
+        let stop = Stop::new().unwrap();
+        let mut command = Handler::new(&config::Handler::Command(config), context.clone());
+        let mut discard = Handler::new(&config::Handler::Discard, context);
+        for body in [b"75\n", b"65\n"] {
+            let task = command::tests::task(body);
+            assert_ne!(command.run(&task, &stop), Outcome::Done);
+            assert_eq!(discard.run(&task, &stop), Outcome::Done);
+        }
+        assert_eq!(
+            command.run(&command::tests::task(b"0\n"), &stop),
+            Outcome::Done
+        );
+    }
 }

@@ -23,7 +23,7 @@ mod output;
 mod pump;
 mod spawn;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

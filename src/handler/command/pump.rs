@@ -124,17 +124,16 @@ impl<'a> Run<'a> {
                 break self.end()?;
             }
             let now = Instant::now();
+            let over = now >= self.deadline;
             match self.phase {
                 Phase::Running if stopped => {
-                    self.terminate(Cause::Stop, now + self.kill_grace.min(STOP_GRACE))
+                    self.terminate(Cause::Stop, now + self.kill_grace.min(STOP_GRACE));
                 }
-                Phase::Running if now >= self.deadline => {
-                    self.terminate(Cause::Overrun, now + self.kill_grace)
-                }
+                Phase::Running if over => self.terminate(Cause::Overrun, now + self.kill_grace),
                 Phase::Terminating(_) if stopped => {
-                    self.deadline = self.deadline.min(now + STOP_GRACE)
+                    self.deadline = self.deadline.min(now + STOP_GRACE);
                 }
-                Phase::Terminating(_) if now >= self.deadline => break self.end()?,
+                Phase::Terminating(_) if over => break self.end()?,
                 Phase::Running | Phase::Terminating(_) => {}
             }
         };
