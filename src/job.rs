@@ -20,7 +20,6 @@ mod workers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -50,11 +49,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Deliveries taken in one go: they share one read transaction of the store.
 const TAKE: usize = 256;
 /// Copies that one job may have at the publisher; the reply channel has room for all of them.
-const COPY_CREDIT: usize = 256;
+pub const COPY_CREDIT: usize = 256;
 /// Pause after the broker refused a copy.
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 /// Beyond `shutdown.timeout`: what handlers get to die, and the last records and acks to go out.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What a job thread can be told or asked.
 #[derive(Debug)]
@@ -105,10 +104,8 @@ pub struct Wiring {
     pub publisher: Sender<PublishRequest>,
     /// This host's name, for dead letters.
     pub host: String,
-    /// Gets the milliseconds since `epoch` at each turn of the loop, for the watchdog.
-    pub beat: Arc<AtomicU64>,
-    /// What `beat` counts from.
-    pub epoch: Instant,
+    /// Ticks at each turn of the loop, for the watchdog.
+    pub beat: Box<dyn Fn() + Send>,
     /// Dropped when the thread ends.
     pub alive: Box<dyn Send>,
 }
@@ -136,7 +133,6 @@ pub fn spawn(config: config::Job, wiring: Wiring) -> std::io::Result<JobHandle> 
 }
 
 /// Everything that can happen to a job.
-#[derive(Debug)]
 enum Event {
     /// The session has something to say.
     Session,
@@ -150,7 +146,6 @@ enum Event {
 }
 
 /// Why the loop leaves a session, or waits without one no longer.
-#[derive(Debug)]
 enum Exit {
     /// The connection is gone or useless: make a new one.
     Lost(BrokerError),
@@ -297,7 +292,7 @@ impl Job {
 
     /// Waits for whatever comes first, at most until the next deadline.
     fn next_event(&mut self, session: Option<&Session<'_>>) -> Event {
-        self.wiring.beat.store(self.wiring.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
+        (self.wiring.beat)();
         let mut select = Select::new();
         select.recv(&self.commands);
         select.recv(&self.workers.finished);
