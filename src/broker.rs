@@ -14,9 +14,16 @@ mod deadline;
 mod declare;
 mod error;
 mod lane;
+mod line;
+pub mod oneshot;
+mod outgoing;
+pub mod publisher;
 mod session;
 mod tokens;
+mod uplink;
+mod window;
 
 pub use connect::{Link, connect};
 pub use error::BrokerError;
+pub use outgoing::{Body, Outgoing};
 pub use session::{Counts, Incoming, Session, with_session};
