@@ -9,7 +9,9 @@ use super::connect::connect;
 use super::error::BrokerError;
 use super::line::{Fallen, Line, Wire};
 use super::outgoing::Outgoing;
+use super::session::with_session;
 use crate::config;
+use crate::policy::topology::Step;
 
 /// Unconfirmed publishes at a time.
 const MAX_UNCONFIRMED: usize = 500;
@@ -73,6 +75,12 @@ impl From<BrokerError> for PublishError {
     fn from(error: BrokerError) -> Self {
         Self::Broker(error)
     }
+}
+
+/// Makes sure of queues, exchanges and bindings over one connection.
+pub fn declare(config: &config::Broker, steps: &[Step]) -> Result<(), BrokerError> {
+    let link = connect(config, fastrand::usize(..))?;
+    with_session(link, 0, &[], |session| session.declare(steps))?
 }
 
 /// Publishes all messages over one connection, mandatory and confirmed, and gives their number once the broker has

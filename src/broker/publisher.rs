@@ -109,8 +109,12 @@ impl Publisher {
 
 /// Starts the publisher. It connects at once, and again for ever.
 ///
-/// `capacity` bounds the requests that wait.
-pub fn spawn(config: Arc<config::Broker>, capacity: usize) -> io::Result<Publisher> {
+/// `capacity` bounds the requests that wait. `alive` is dropped when the thread ends, for whatever reason.
+pub fn spawn(
+    config: Arc<config::Broker>,
+    capacity: usize,
+    alive: impl Send + 'static,
+) -> io::Result<Publisher> {
     let (requests, waiting_requests) = bounded(capacity);
     // A few askers at a time; those that find it full ask again.
     let (inspect, inspections) = bounded(16);
@@ -131,7 +135,10 @@ pub fn spawn(config: Arc<config::Broker>, capacity: usize) -> io::Result<Publish
     };
     let thread = thread::Builder::new()
         .name("publisher".to_owned())
-        .spawn(move || worker.run())?;
+        .spawn(move || {
+            let _alive = alive;
+            worker.run();
+        })?;
     Ok(Publisher {
         requests,
         inspect,

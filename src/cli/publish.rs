@@ -26,8 +26,11 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
         properties: properties(args, n),
         body: Body::Bytes(Arc::clone(&body)),
     });
-    let steps = if args.delay.is_some() { topology::delay_steps(&queue) } else { Vec::new() };
-    let confirmed = oneshot::publish_all(&config.broker, &steps, messages).map_err(|error| {
+    if args.delay.is_some() {
+        let declared = oneshot::declare(&config.broker, &topology::delay_steps(&queue));
+        declared.map_err(|error| Failure::new(Exit::NoBroker, error.to_string()))?;
+    }
+    let confirmed = oneshot::publish_all(&config.broker, messages).map_err(|error| {
         let exit = match error {
             PublishError::Broker(_) => Exit::NoBroker,
             PublishError::Refused { .. } | PublishError::Stalled { .. } => Exit::Failed,

@@ -132,13 +132,17 @@ pub fn job_steps(job: &Job) -> Vec<Step> {
         Handler::Discard => {}
         Handler::Command(_) => {
             ladder(&mut steps);
-            steps.extend(job.queues.iter().map(|queue| Step::BindQueue {
-                queue: queue.name.to_string(),
-                exchange: DELIVER.to_owned(),
-                routing_key: delivery_pattern(&queue.name),
-            }));
+            steps.extend(job.queues.iter().map(|queue| deliver_to(&queue.name)));
         }
     }
+    steps
+}
+
+/// What a message needs to wait on the ladder and then reach one queue, which must exist.
+pub fn delay_steps(queue: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    ladder(&mut steps);
+    steps.push(deliver_to(queue));
     steps
 }
 
@@ -274,6 +278,15 @@ fn ladder(steps: &mut Vec<Step>) {
             routing_key: format!("{before}0.#"),
         });
         below = name;
+    }
+}
+
+/// From the end of the ladder to a work queue.
+fn deliver_to(queue: &str) -> Step {
+    Step::BindQueue {
+        queue: queue.to_owned(),
+        exchange: DELIVER.to_owned(),
+        routing_key: delivery_pattern(queue),
     }
 }
 
