@@ -18,6 +18,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/support/url.sh
 . "$here/url.sh"
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server

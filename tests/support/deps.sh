@@ -19,6 +19,8 @@ fail() {
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
 units="rabbitmq-server.service epmd.socket epmd.service"
 policy=/usr/sbin/policy-rc.d
+# What install_quietly changed.
+masked='' policy_is_ours='' new=''
 
 # The newest Debian has an older Rust than we need, so the toolchain is the one thing that we do not install.
 check_rust() {
@@ -60,32 +62,48 @@ install_packages() {
 }
 
 # Debian starts and enables a service as its package is installed. That of RabbitMQ would listen on all addresses.
+# Only services that are not there yet are kept from it: epmd may belong to an Erlang that somebody uses.
 install_quietly() {
+    new=
+    for unit in $units; do
+        if ! [ -e "/lib/systemd/system/$unit" ]; then new="$new $unit"; fi
+    done
+    trap restore EXIT
+    trap 'exit 130' HUP INT TERM
     if [ -d /run/systemd/system ]; then
-        # Only units that are not there yet: epmd may belong to an Erlang that somebody uses.
-        new=
-        for unit in $units; do
-            if ! systemctl cat "$unit" >/dev/null 2>&1; then new="$new $unit"; fi
-        done
-        say "masking$new while their packages are installed: no broker of the system is started or enabled"
-        # shellcheck disable=SC2064,SC2086 # the list as it is now, as words
-        trap "systemctl --quiet unmask --runtime $new; systemctl --quiet disable $new 2>/dev/null || true" EXIT
-        trap 'exit 130' HUP INT TERM
+        say "masking$new during the installation: no broker of the system is started or enabled"
+        masked=$new
         # shellcheck disable=SC2086 # a list of words
-        systemctl --quiet mask --runtime $new 2>/dev/null
+        systemctl --quiet mask --runtime $masked 2>/dev/null
     elif [ -e "$policy" ]; then
         code=0
         "$policy" rabbitmq-server start >/dev/null 2>&1 || code=$?
         [ "$code" = 101 ] || fail "$policy lets packages start services: install rabbitmq-server yourself, then run this again"
-        say "$policy forbids starting services: no broker of the system is started"
+        say "$policy forbids starting services: no broker of the system is started or enabled"
     else
-        say "a temporary $policy forbids starting services: no broker of the system is started"
-        trap 'rm -f "$policy"' EXIT
-        trap 'exit 130' HUP INT TERM
+        say "a temporary $policy forbids starting services: no broker of the system is started or enabled"
+        policy_is_ours=yes
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
     install_packages "$@"
+}
+
+# What install_quietly changed for the time of the installation, also after a failure; and no start at the next boot.
+restore() {
+    # shellcheck disable=SC2086 # lists of words
+    {
+        if [ -n "$masked" ]; then systemctl --quiet unmask --runtime $masked || true; fi
+        if [ -n "$policy_is_ours" ]; then rm -f "$policy"; fi
+        for unit in $new; do
+            # What `systemctl disable` does; a container has no systemctl.
+            rm -f /etc/systemd/system/*.wants/"$unit"
+            if [ -e "/etc/init.d/${unit%.service}" ]; then
+                update-rc.d "${unit%.service}" disable >/dev/null 2>&1 || true
+            fi
+        done
+        if [ -n "$masked" ]; then systemctl daemon-reload || true; fi
+    }
 }
 
 # The part that needs root, in a process of its own where sudo is used.

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # the variables are for the scripts that source this
 # AMQP URLs and the management API, for the scripts beside this file, which source it. Nothing but bash and coreutils.
 #
 # url_parse sets these:
