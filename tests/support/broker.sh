@@ -58,20 +58,43 @@ free_port() {
 
 # Four ports in a row: AMQP, management, distribution, epmd. Kept between starts, so that a client finds a restarted
 # node again; chosen anew only when something else took them. They lie below the range that the kernel gives to
-# outgoing connections (32768 and up), so none of those takes one while the node is down.
+# outgoing connections (32768 and up), so none of those takes one while the node is down. The epmd holds the four for
+# its node from here on: of two nodes that choose at the same time, one finds the last port taken.
 choose_ports() {
     local first port
     for first in $(cat "$folder/port" 2>/dev/null) $(seq 25700 10 26690); do
         for port in "$first" $((first + 1)) $((first + 2)) $((first + 3)); do
             # Our own epmd survives a killed node.
-            if ! free_port "$port" && ! { [ "$port" = $((first + 3)) ] && running epmd >/dev/null; }; then
+            if ! free_port "$port" && ! epmd_listens "$port"; then
                 continue 2
             fi
         done
         printf '%s\n' "$first" >"$folder/port"
-        return
+        read_ports
+        write_config
+        if start_epmd; then
+            return
+        fi
     done
     fail "no four free ports in a row between 25700 and 26699 on 127.0.0.1"
+}
+
+# epmd_listens PORT: whether our epmd is what listens there, by the socket's inode.
+epmd_listens() {
+    local pid inode
+    pid=$(running epmd) || return 1
+    inode=$(awk -v port="$(printf ':%04X$' "$1")" '$2 ~ port && $4 == "0A" { print $10 }' /proc/net/tcp)
+    [ -n "$inode" ] && readlink "/proc/$pid"/fd/* 2>/dev/null | grep -qxF "socket:[$inode]"
+}
+
+start_epmd() {
+    if ! running epmd >/dev/null; then
+        launch epmd epmd -address 127.0.0.1 -port "$epmd"
+    fi
+    until epmd_listens "$epmd"; do
+        running epmd >/dev/null || return 1
+        sleep 0.02
+    done
 }
 
 read_ports() {
@@ -136,7 +159,7 @@ launch() {
     # shellcheck disable=SC2016 # expanded by the inner shell
     (become setsid sh -c 'echo $$ >"$0" && exec "$@"' "$folder/$name.pid" "$@") \
         </dev/null >>"$folder/log/$name.out" 2>&1 9>&- &
-    disown
+    disown "$!" 2>/dev/null || true
     until [ -s "$folder/$name.pid" ]; do
         [ "$SECONDS" -lt "$deadline" ] || fail "the private node's processes do not start; see $folder/log/$name.out"
         sleep 0.02
@@ -182,13 +205,8 @@ start() {
     if running node >/dev/null; then
         read_ports
     else
-        choose_ports
-        read_ports
-        write_config
         rm -f "$folder"/log/*.out "$folder/beam.pid"
-        if ! running epmd >/dev/null; then
-            launch epmd epmd -address 127.0.0.1 -port "$epmd"
-        fi
+        choose_ports
         launch node "$server"
     fi
     deadline=$((SECONDS + start_seconds))
