@@ -172,12 +172,24 @@ serving() {
     [ "$(management GET /api/vhosts/%2F)" = 200 ] && ! free_port "$amqp"
 }
 
+# gone PID: whether the process ended with all its threads, and with them its sockets. A zombie has ended: in a
+# container without an init nobody collects it. (Its environment vanishes earlier, so `ours` would not do here.)
+gone() {
+    local state
+    state=$(sed -n 's/^State:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null) || return 0
+    case $state in
+    '' | X*) ;;
+    Z*) [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)" -le 1 ] ;;
+    *) return 1 ;;
+    esac
+}
+
 # until_gone SECONDS PID...: waits for the end of all of them.
 until_gone() {
     local deadline=$((SECONDS + $1)) pid
     shift
     for pid in "$@"; do
-        while ours "$pid"; do
+        until gone "$pid"; do
             [ "$SECONDS" -lt "$deadline" ] || return 1
             sleep 0.05
         done
