@@ -1,1 +1,29 @@
 //! The only place that names amiquip: connections, sessions, the publisher.
+//!
+//! [`connect()`] opens one connection. [`with_session`] lends it to a job as a [`Session`] that consumes and acknowledges.
+//! [`spawn`](publisher::spawn) starts the thread that publishes the copies of failed attempts, on a connection of its own:
+//! on a resource alarm RabbitMQ stops reading from connections that publish, and acks must not wait behind that.
+//! [`publish_all`](oneshot::publish_all) serves the command line.
+//!
+//! What is absent: deciding when to connect again (the job and the publisher's thread do), and anything asynchronous. The
+//! library runs one thread a connection; every wait for it has a deadline.
+
+mod connect;
+mod convert;
+mod deadline;
+mod declare;
+mod error;
+mod lane;
+mod line;
+pub mod oneshot;
+mod outgoing;
+pub mod publisher;
+mod session;
+mod tokens;
+mod uplink;
+mod window;
+
+pub use connect::{Link, connect};
+pub use error::BrokerError;
+pub use outgoing::{Body, Outgoing};
+pub use session::{Counts, Incoming, Session, with_session};

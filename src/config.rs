@@ -2,6 +2,10 @@
 //!
 //! `config::load` reads the TOML files, judges them whole and gives either a [`Config`] or every error found, each
 //! with its place. A value of these types is possible by construction: nothing downstream checks a limit again.
+//!
+//! `load` finds, reads and parses the files; `general`, `job`, `queue` and `handler` each read their tables by way of
+//! `section` (a table) and `item` (a value); `shape` says which keys there are, `value` what durations and sizes look
+//! like; `report` shows what was found, and `mask` keeps secrets out of it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +13,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::task::{HeaderValue, JobName};
+
+mod broker_url;
+mod environment;
+mod general;
+mod handler;
+mod item;
+mod job;
+mod load;
+mod mask;
+mod place;
+mod queue;
+mod report;
+mod section;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, load, path, process_environment};
+pub use report::{Entry, Level, Report};
+pub use value::show_duration;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +82,11 @@ pub struct BrokerHost {
 
 impl std::fmt::Debug for BrokerHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BrokerHost({self}, vhost {:?}, user {:?})", self.vhost, self.user)
+        write!(
+            f,
+            "BrokerHost({self}, vhost {:?}, user {:?})",
+            self.vhost, self.user
+        )
     }
 }
 

@@ -1,1 +1,142 @@
 //! What runs a task: one file per kind of handler.
+//!
+//! Each worker thread owns one [`Handler`] and calls [`Handler::run`] for one task after another. The failure of a task
+//! is an [`Outcome`], never an error. Absent on purpose: the broker, the store, and any decision about retries.
+
+pub mod command;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::config;
+use crate::task::{JobName, Outcome, Task};
+
+/// The handler of one worker thread.
+#[derive(Debug)]
+pub enum Handler {
+    /// A program run once for each task.
+    Command(command::CommandHandler),
+    /// Done at once: for emptying a queue, and for measuring the rest of the daemon.
+    Discard,
+}
+
+/// What every run of a job has in common: metadata that is not in the task.
+#[derive(Debug)]
+pub struct Context {
+    /// The job.
+    pub job: JobName,
+    /// The names of its queues; a task's `queue` is a position in this list.
+    pub queues: Vec<Arc<str>>,
+    /// `retry.max_attempts`
+    pub max_attempts: u32,
+}
+
+impl Handler {
+    /// Prepares what is the same for every run. A handler that cannot work says so at its first run, as
+    /// [`Outcome::Broken`].
+    pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
+        match config {
+            config::Handler::Command(config) => {
+                Self::Command(command::CommandHandler::new(config, context))
+            }
+            config::Handler::Discard => Self::Discard,
+        }
+    }
+
+    /// Runs one task to its end; called by the worker thread that owns the handler.
+    ///
+    /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
+    /// end a killed process; returns early once `stop` is raised.
+    pub fn run(&mut self, task: &Task, stop: &Stop) -> Outcome {
+        match self {
+            Self::Command(handler) => handler.run(task, stop),
+            Self::Discard => Outcome::Done,
+        }
+    }
+}
+
+/// Raised once, by the job thread, when running handlers must end now. Any number of workers wait on it.
+///
+/// It is a descriptor (an eventfd that stays readable), so that a worker can wait on it together with its process.
+#[derive(Debug, Clone)]
+pub struct Stop(Arc<OwnedFd>);
+
+impl Stop {
+    /// A stop that is not raised. Fails where the process has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?)))
+    }
+
+    /// Raises it for good; raising it again changes nothing.
+    pub fn raise(&self) {
+        // The one possible failure is a counter that is full, and then it is raised.
+        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Whether it was raised.
+    pub fn is_raised(&self) -> bool {
+        let mut raised = [PollFd::new(&*self.0, PollFlags::IN)];
+        loop {
+            match poll(&mut raised, Some(&Timespec::default())) {
+                Ok(ready) => return ready > 0,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_stop_is_seen_by_every_clone_and_stays_raised() {
+        let stop = Stop::new().unwrap();
+        let clone = stop.clone();
+        assert!(!clone.is_raised());
+        stop.raise();
+        stop.raise();
+        assert!(clone.is_raised() && clone.is_raised() && stop.is_raised());
+    }
+
+    #[test]
+    fn each_kind_runs_its_tasks() {
+        let context = Arc::new(command::tests::context());
+        let config = config::Command {
+            argv: vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                "read line; exit $line".into(),
+            ],
+            timeout: std::time::Duration::from_secs(60),
+            kill_grace: std::time::Duration::ZERO,
+            env: std::collections::BTreeMap::new(),
+            cwd: None,
+        };
+        let stop = Stop::new().unwrap();
+        let mut command = Handler::new(&config::Handler::Command(config), context.clone());
+        let mut discard = Handler::new(&config::Handler::Discard, context);
+        for body in [b"75\n", b"65\n"] {
+            let task = command::tests::task(body);
+            assert_ne!(command.run(&task, &stop), Outcome::Done);
+            assert_eq!(discard.run(&task, &stop), Outcome::Done);
+        }
+        assert_eq!(
+            command.run(&command::tests::task(b"0\n"), &stop),
+            Outcome::Done
+        );
+    }
+}

@@ -1,10 +1,97 @@
 //! warrend: a task-worker daemon for RabbitMQ. ARCHITECTURE.md says how the parts fit together.
+//!
+//! This file parses the command line, runs what it says, prints one line if that failed, and sets the exit code.
 
 mod broker;
+mod cli;
 mod config;
+mod control;
+mod daemon;
+mod failpoint;
 mod handler;
+mod job;
+mod logging;
+mod panel;
 mod policy;
+mod report;
 mod store;
 mod task;
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command, Exit, Failure, Format};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                // With stderr gone there is nobody left to tell.
+                let _ = writeln!(std::io::stderr(), "warrend: {}", failure.text);
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let path = config::path(cli.config.as_deref(), &config::process_environment);
+    let mut out = std::io::stdout().lock();
+    match &cli.command {
+        Command::Check { format } => check(&path, *format, &mut out),
+        Command::Run { until_empty } => {
+            let loaded = load(&path)?;
+            logging::start();
+            failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
+            cli::run::run(loaded, *until_empty)
+        }
+        Command::Status { json } => {
+            let color = has_color(&std::io::stdout());
+            cli::status::status(&load(&path)?.control.socket, *json, color, &mut out)
+        }
+        Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
+    }
+}
+
+fn check(path: &std::path::Path, format: Format, out: &mut dyn std::io::Write) -> Result<Exit, Failure> {
+    let format = match format {
+        Format::Text => cli::check::Format::Text { color: has_color(&std::io::stderr()) },
+        Format::Json => cli::check::Format::Json,
+    };
+    let mut err = std::io::stderr();
+    match cli::check::check(path, &config::process_environment, format, out, &mut err) {
+        Ok(true) => Ok(Exit::Done),
+        Ok(false) => Err(Failure::new(Exit::Config, String::new())),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("cannot print: {error}"))),
+    }
+}
+
+/// Colour for terminals, unless `NO_COLOR` (https://no-color.org) is set.
+fn has_color(stream: &impl std::io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Loads the configuration; prints every error with its place.
+fn load(path: &std::path::Path) -> Result<config::Config, Failure> {
+    let color = has_color(&std::io::stderr());
+    let print = |report: &config::Report| {
+        // With stderr gone there is nobody left to tell.
+        let _ = std::io::stderr().write_all(report.render(color).as_bytes());
+    };
+    match config::load(path, &config::process_environment) {
+        Ok(loaded) => {
+            if !loaded.warnings.is_empty() {
+                print(&loaded.warnings);
+            }
+            Ok(loaded.config)
+        }
+        Err(report) => {
+            print(&report);
+            Err(Failure::new(Exit::Config, String::new()))
+        }
+    }
+}

@@ -1,3 +1,17 @@
-//! Decisions without effects: no clock (`now` is an argument), no IO, no thread, no log.
+//! Decisions without effects: no clock (`now` is an argument), no randomness (`random` is an argument), no IO, no
+//! thread, no log.
+//!
+//! Everything here can be replayed. The simulator in `sim` drives these parts through thousands of histories of
+//! deliveries, crashes and disconnects in `cargo test`.
 
+pub mod ack;
+pub mod arrive;
+pub mod backoff;
+pub mod gate;
+pub mod inflight;
+pub mod retry;
+pub mod schedule;
 pub mod topology;
+
+#[cfg(test)]
+mod sim;

@@ -1,0 +1,210 @@
+//! Keeps one line to the broker: opens it, opens it again when it falls, and waits in between.
+
+use std::mem;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::connect::connect;
+use super::error::BrokerError;
+use super::line::{Fallen, Line, Wire};
+use super::outgoing::Outgoing;
+use crate::config;
+
+/// A connection that lived this long was a good one: when it is lost, the next is tried at once.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+
+/// The publisher's connection through all its lives. Never blocks on connecting.
+pub(super) struct Uplink<T> {
+    config: Arc<config::Broker>,
+    state: State<T>,
+    /// Tries in a row that gave no good connection.
+    failures: u32,
+    connects: u64,
+}
+
+enum State<T> {
+    /// No connection; the next try is due then.
+    Down { until: Instant },
+    /// A thread of its own opens one.
+    Opening {
+        lines: Receiver<Result<Line<T>, BrokerError>>,
+    },
+    /// The line stands.
+    Up { line: Box<Line<T>>, since: Instant },
+}
+
+/// What a line that fell leaves to its owner.
+pub(super) struct Fall<T> {
+    /// What was not confirmed, in the order of publishing.
+    pub(super) unconfirmed: Vec<(Outgoing, T)>,
+    /// Why the broker closed channel or connection, if it was because of something in those.
+    pub(super) blame: Option<String>,
+    /// One sentence.
+    pub(super) error: String,
+}
+
+impl<T: Send + 'static> Uplink<T> {
+    pub(super) fn new(config: Arc<config::Broker>) -> Self {
+        Self {
+            config,
+            state: State::Down {
+                until: Instant::now(),
+            },
+            failures: 0,
+            connects: 0,
+        }
+    }
+
+    /// The line, while it stands.
+    pub(super) fn line(&self) -> Option<&Line<T>> {
+        match &self.state {
+            State::Up { line, .. } => Some(line),
+            State::Down { .. } | State::Opening { .. } => None,
+        }
+    }
+
+    /// The line to send on, while it stands.
+    pub(super) fn line_mut(&mut self) -> Option<&mut Line<T>> {
+        match &mut self.state {
+            State::Up { line, .. } => Some(line),
+            State::Down { .. } | State::Opening { .. } => None,
+        }
+    }
+
+    /// How often a connection was made after the first.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.connects.saturating_sub(1)
+    }
+
+    /// When [`Self::open_when_due`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Down { until } => Some(until),
+            State::Opening { .. } | State::Up { .. } => None,
+        }
+    }
+
+    /// Where the result of an opening comes, for [`Self::opened`]; `None` while nothing is being opened.
+    pub(super) fn opening(&self) -> Option<&Receiver<Result<Line<T>, BrokerError>>> {
+        match &self.state {
+            State::Opening { lines } => Some(lines),
+            State::Down { .. } | State::Up { .. } => None,
+        }
+    }
+
+    /// Starts to connect when the wait is over.
+    pub(super) fn open_when_due(&mut self) {
+        if self.due().is_some_and(|due| Instant::now() >= due) {
+            let config = self.config.clone();
+            self.open(move || {
+                let link = connect(&config, fastrand::usize(..))?;
+                Line::open(Wire::new(link)?)
+            });
+        }
+    }
+
+    /// Takes the result of an opening.
+    pub(super) fn opened(
+        &mut self,
+        opened: Result<Line<T>, BrokerError>,
+    ) -> Result<(), BrokerError> {
+        match opened {
+            Ok(line) => {
+                self.connects += 1;
+                self.state = State::Up {
+                    line: Box::new(line),
+                    since: Instant::now(),
+                };
+                Ok(())
+            }
+            Err(error) => {
+                self.wait_after_failure();
+                Err(error)
+            }
+        }
+    }
+
+    /// Called when the line's confirms or notes have ended. Opens another one, at once or after a wait.
+    pub(super) fn fell(&mut self) -> Option<Fall<T>> {
+        let down = State::Down {
+            until: Instant::now(),
+        };
+        let (line, since) = match mem::replace(&mut self.state, down) {
+            State::Up { line, since } => (line, since),
+            // There is no line that could have fallen.
+            other @ (State::Down { .. } | State::Opening { .. }) => {
+                self.state = other;
+                return None;
+            }
+        };
+        let (unconfirmed, fallen) = line.fell();
+        let (blame, error) = match fallen {
+            Fallen::Channel(why, wire) => {
+                let error = format!(
+                    "RabbitMQ at {} closed the publishing channel: {}",
+                    wire.host(),
+                    why.text
+                );
+                // The same connection gets another channel, and is still the same.
+                self.connects -= 1;
+                self.open(move || Line::open(wire));
+                (Some(why.text), error)
+            }
+            Fallen::Connection(error, why) => {
+                if since.elapsed() < GOOD_LIFE {
+                    self.wait_after_failure();
+                } else {
+                    self.failures = 0;
+                }
+                (why.map(|why| why.text), error.to_string())
+            }
+        };
+        Some(Fall {
+            unconfirmed,
+            blame,
+            error,
+        })
+    }
+
+    /// Closes the line in good order. One that is still being opened is closed by its thread.
+    pub(super) fn close(self) {
+        match self.state {
+            State::Up { line, .. } => line.close(),
+            State::Down { .. } | State::Opening { .. } => {}
+        }
+    }
+
+    /// Waits a random share of a delay that doubles with each failure, so that many workers do not all come back at the
+    /// same moment.
+    fn wait_after_failure(&mut self) {
+        let backoff = self.config.reconnect;
+        let doubled = backoff.initial.saturating_mul(1 << self.failures.min(30));
+        let wait = doubled.min(backoff.max).mul_f64(fastrand::f64());
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Down {
+            until: Instant::now() + wait,
+        };
+    }
+
+    /// Opens on a thread of its own, so that the owner stays awake.
+    fn open(&mut self, open: impl FnOnce() -> Result<Line<T>, BrokerError> + Send + 'static) {
+        // One line; its sender never waits.
+        let (done, lines) = bounded(1);
+        let thread = thread::Builder::new()
+            .name("publisher-open".to_owned())
+            .spawn(move || {
+                // Fails when the owner has stopped. The line is then closed by being dropped.
+                let _ = done.send(open());
+            });
+        match thread {
+            Ok(_) => self.state = State::Opening { lines },
+            Err(error) => {
+                log::warn!("no thread to connect the publisher with: {error}");
+                self.wait_after_failure();
+            }
+        }
+    }
+}

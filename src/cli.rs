@@ -1,0 +1,176 @@
+//! The command line: what can be typed, and one file for each subcommand.
+
+pub mod check;
+pub mod publish;
+pub mod run;
+pub mod status;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A task-worker daemon for RabbitMQ: nothing lost, nothing done twice, everything visible.
+#[derive(Debug, Parser)]
+#[command(name = "warrend", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed or degraded, 2 usage, 3 not running, 69 no broker, 70 internal error, \
+                        74 store, 75 another instance holds the store, 78 configuration.")]
+pub struct Cli {
+    /// The configuration; jobs.d/*.toml beside it is read too [default: $WARREND_CONFIG, else
+    /// /etc/warrend/warrend.toml]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Run {
+        /// End once every queue, the delay ladder and everything in flight are empty
+        #[arg(long)]
+        until_empty: bool,
+    },
+    /// Judge the configuration and say everything that is wrong with it
+    Check {
+        /// How to print errors
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Show how the running daemon is; exits 0 healthy, 1 degraded, 3 not running
+    Status {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a message into a queue, confirmed by the broker
+    Publish(Publish),
+}
+
+/// How `check` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The arguments of `publish`.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// The queue; or, with --exchange, only a name for messages about it
+    pub queue: String,
+    /// Publish to this exchange instead of the queue itself
+    #[arg(long, requires = "routing_key")]
+    pub exchange: Option<String>,
+    /// The routing key for --exchange
+    #[arg(long, value_name = "KEY", requires = "exchange")]
+    pub routing_key: Option<String>,
+    /// The message id [default: a new UUID for each message]. With --count, "-1", "-2" … are appended
+    #[arg(long)]
+    pub id: Option<String>,
+    /// The priority
+    #[arg(long, value_name = "0-255")]
+    pub priority: Option<u8>,
+    /// A header, as text; can be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// Let the message wait on the delay ladder first, whole seconds: "90s", "5m", "2h"
+    #[arg(long, value_name = "DURATION", conflicts_with = "exchange", value_parser = parse_delay)]
+    pub delay: Option<std::time::Duration>,
+    /// How many messages
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// The MIME type of the body
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// The body: a file, or "-" for standard input; empty if absent
+    pub file: Option<PathBuf>,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a header is written NAME=VALUE".to_owned()),
+    }
+}
+
+fn parse_delay(text: &str) -> Result<std::time::Duration, String> {
+    let delay = crate::config::parse_duration(text)?;
+    if delay.subsec_nanos() > 0 || delay.is_zero() {
+        return Err("the delay ladder counts whole seconds, from 1s".to_owned());
+    }
+    let longest = crate::policy::topology::MAX_DELAY;
+    if delay > longest {
+        return Err(format!("the delay ladder reaches {} s", longest.as_secs()));
+    }
+    Ok(delay)
+}
+
+/// The exit codes; `sysexits.h` where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done; healthy.
+    Done = 0,
+    /// Something failed while running; `status`: degraded.
+    Failed = 1,
+    /// `status`: no daemon answers.
+    NotRunning = 3,
+    /// The broker cannot be reached or refuses (one-shot commands).
+    NoBroker = 69,
+    /// A bug in warrend.
+    Internal = 70,
+    /// The store cannot be read or written.
+    Store = 74,
+    /// Another instance holds the store.
+    Locked = 75,
+    /// The configuration.
+    Config = 78,
+}
+
+/// Why a command failed: one lowercase sentence, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// The sentence; empty where everything has been printed.
+    pub text: String,
+}
+
+impl Failure {
+    /// With a sentence.
+    pub fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self { exit, text: text.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_or_after_the_subcommand() {
+        for line in [["warrend", "-c", "x.toml", "status"], ["warrend", "status", "--config", "x.toml"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
+        }
+    }
+
+    #[test]
+    fn delays_are_whole_seconds_within_the_ladder() {
+        assert_eq!(parse_delay("2m"), Ok(std::time::Duration::from_secs(120)));
+        for bad in ["0s", "500ms", "13d", "soon", ""] {
+            assert!(parse_delay(bad).is_err(), "{bad}");
+        }
+    }
+}

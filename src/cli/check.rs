@@ -1,0 +1,1 @@
+//! `warrend check`: judges the configuration without a broker.

@@ -1,0 +1,74 @@
+//! `warrend publish`: puts messages in, confirmed; for trying things out and for scripts.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::broker::oneshot::{self, PublishError};
+use crate::broker::{Body, Outgoing};
+use crate::cli::{Exit, Failure, Publish};
+use crate::config::Config;
+use crate::policy::topology;
+use crate::task::{Destination, HeaderValue, Properties};
+
+/// Publishes and prints how many messages the broker confirmed.
+pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -> Result<Exit, Failure> {
+    let body: Arc<[u8]> = read_body(args.file.as_deref())?.into();
+    let queue: Arc<str> = args.queue.as_str().into();
+    let (exchange, routing_key) = match (&args.exchange, &args.routing_key, args.delay) {
+        (Some(exchange), Some(key), _) => (exchange.clone(), key.clone()),
+        (_, _, Some(delay)) => topology::route(&Destination::Delay { queue: Arc::clone(&queue), delay }),
+        _ => topology::route(&Destination::Queue(Arc::clone(&queue))),
+    };
+    let messages = (1..=args.count).map(|n| Outgoing {
+        exchange: exchange.clone(),
+        routing_key: routing_key.clone(),
+        properties: properties(args, n),
+        body: Body::Bytes(Arc::clone(&body)),
+    });
+    if args.delay.is_some() {
+        let declared = oneshot::declare(&config.broker, &topology::delay_steps(&queue));
+        declared.map_err(|error| Failure::new(Exit::NoBroker, error.to_string()))?;
+    }
+    let confirmed = oneshot::publish_all(&config.broker, messages).map_err(|error| {
+        let exit = match error {
+            PublishError::Broker(_) => Exit::NoBroker,
+            PublishError::Refused { .. } | PublishError::Stalled { .. } => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string())
+    })?;
+    let plural = if confirmed == 1 { "" } else { "s" };
+    let printed = writeln!(out, "{confirmed} message{plural} confirmed");
+    printed.map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
+    Ok(Exit::Done)
+}
+
+fn properties(args: &Publish, n: u64) -> Properties {
+    let id = match &args.id {
+        Some(id) if args.count > 1 => format!("{id}-{n}"),
+        Some(id) => id.clone(),
+        // Of version 7, whose order in time keeps the store's tree compact.
+        None => uuid::Uuid::now_v7().to_string(),
+    };
+    let headers = args.headers.iter().map(|(name, value)| (name.clone(), HeaderValue::Text(value.clone())));
+    Properties {
+        message_id: Some(id),
+        delivery_mode: Some(2),
+        priority: args.priority,
+        content_type: args.content_type.clone(),
+        headers: headers.collect(),
+        ..Properties::default()
+    }
+}
+
+fn read_body(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let read = match file {
+        None => Ok(0),
+        Some(path) if path == Path::new("-") => std::io::stdin().lock().read_to_end(&mut body),
+        Some(path) => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut body)),
+    };
+    let name = file.unwrap_or(Path::new("-")).display();
+    read.map_err(|error| Failure::new(Exit::Failed, format!("cannot read the body from {name}: {error}")))?;
+    Ok(body)
+}

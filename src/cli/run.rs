@@ -1,0 +1,24 @@
+//! `warrend run`: the daemon in the foreground.
+
+use crate::cli::{Exit, Failure};
+use crate::config::Config;
+use crate::daemon::{self, DaemonError};
+use crate::store::StoreError;
+
+/// Runs until a signal ends it, or until everything is empty.
+pub fn run(config: Config, until_empty: bool) -> Result<Exit, Failure> {
+    match daemon::run(config, until_empty) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Failure::new(exit(&error), error.to_string())),
+    }
+}
+
+fn exit(error: &DaemonError) -> Exit {
+    match error {
+        DaemonError::Store(StoreError::Locked { .. }) => Exit::Locked,
+        DaemonError::Store(StoreError::TooNew { .. } | StoreError::Full | StoreError::Failed { .. }) => Exit::Store,
+        DaemonError::SocketInUse(_) => Exit::Locked,
+        DaemonError::System { .. } | DaemonError::Hung(_) => Exit::Failed,
+        DaemonError::Ended(_) => Exit::Internal,
+    }
+}

@@ -1,0 +1,243 @@
+//! Which keys each table has, and which one a misspelt key meant.
+//!
+//! These lists are the only place that says what is known: a key that is not here is an error everywhere.
+//! A test compares them with `config/warrend.toml`, so that each key is documented there.
+
+/// A kind of table.
+#[derive(Debug)]
+pub struct Shape {
+    /// How messages name it, with `NAME` for the job.
+    pub name: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [&'static str],
+}
+
+/// The file itself.
+pub const ROOT: Shape = Shape {
+    name: "the top level",
+    keys: &["broker", "store", "control", "shutdown", "jobs"],
+};
+/// A file of `jobs.d`.
+pub const JOBS_FILE: Shape = Shape {
+    name: "a file in jobs.d",
+    keys: &["jobs"],
+};
+/// `[broker]`
+pub const BROKER: Shape = Shape {
+    name: "[broker]",
+    keys: &[
+        "urls",
+        "password_file",
+        "heartbeat",
+        "connect_timeout",
+        "reconnect",
+    ],
+};
+/// `reconnect = { ... }`
+pub const RECONNECT: Shape = Shape {
+    name: "[broker.reconnect]",
+    keys: &["initial", "max"],
+};
+/// `[store]`
+pub const STORE: Shape = Shape {
+    name: "[store]",
+    keys: &["path", "synchronous", "retention"],
+};
+/// `[control]`
+pub const CONTROL: Shape = Shape {
+    name: "[control]",
+    keys: &["socket"],
+};
+/// `[shutdown]`
+pub const SHUTDOWN: Shape = Shape {
+    name: "[shutdown]",
+    keys: &["timeout"],
+};
+/// `[jobs.NAME]`
+pub const JOB: Shape = Shape {
+    name: "[jobs.NAME]",
+    keys: &[
+        "queue",
+        "queues",
+        "concurrency",
+        "prefetch",
+        "order",
+        "max_body",
+        "enabled",
+        "handler",
+        "ack",
+        "idempotency",
+        "retry",
+        "dead_letter",
+    ],
+};
+/// `[[jobs.NAME.queues]]`
+pub const QUEUE: Shape = Shape {
+    name: "[[jobs.NAME.queues]]",
+    keys: &[
+        "name",
+        "weight",
+        "declare",
+        "type",
+        "max_priority",
+        "message_ttl",
+        "max_length",
+        "expires",
+        "arguments",
+        "bindings",
+    ],
+};
+/// An entry of `bindings`.
+pub const BINDING: Shape = Shape {
+    name: "an entry of `bindings`",
+    keys: &["exchange", "type", "routing_key"],
+};
+/// `[jobs.NAME.handler]`
+pub const HANDLER: Shape = Shape {
+    name: "[jobs.NAME.handler]",
+    keys: &["command", "discard", "timeout", "kill_grace", "env", "cwd"],
+};
+/// `[jobs.NAME.ack]`
+pub const ACK: Shape = Shape {
+    name: "[jobs.NAME.ack]",
+    keys: &["batch", "interval"],
+};
+/// `[jobs.NAME.idempotency]`
+pub const IDEMPOTENCY: Shape = Shape {
+    name: "[jobs.NAME.idempotency]",
+    keys: &["key", "on_missing", "retention"],
+};
+/// `[jobs.NAME.retry]`
+pub const RETRY: Shape = Shape {
+    name: "[jobs.NAME.retry]",
+    keys: &[
+        "max_attempts",
+        "initial",
+        "multiplier",
+        "max",
+        "jitter",
+        "max_crashes",
+    ],
+};
+/// `[jobs.NAME.dead_letter]`
+pub const DEAD_LETTER: Shape = Shape {
+    name: "[jobs.NAME.dead_letter]",
+    keys: &["queue", "message_ttl"],
+};
+
+/// All of them, for finding where a misplaced key belongs.
+pub const ALL: [&Shape; 14] = [
+    &ROOT,
+    &BROKER,
+    &RECONNECT,
+    &STORE,
+    &CONTROL,
+    &SHUTDOWN,
+    &JOB,
+    &QUEUE,
+    &BINDING,
+    &HANDLER,
+    &ACK,
+    &IDEMPOTENCY,
+    &RETRY,
+    &DEAD_LETTER,
+];
+
+impl Shape {
+    /// What to say about a key that this table does not have.
+    pub fn mend(&self, key: &str) -> String {
+        if let Some(meant) = nearest(key, self.keys) {
+            return format!("did you mean `{meant}`?");
+        }
+        let in_job = |name: &str| name.contains("jobs.");
+        let mut homes: Vec<&str> = ALL
+            .iter()
+            .filter(|shape| shape.keys.contains(&key))
+            .map(|shape| shape.name)
+            .collect();
+        if in_job(self.name) && homes.iter().any(|name| in_job(name)) {
+            homes.retain(|name| in_job(name));
+        }
+        if homes.is_empty() {
+            format!("allowed in {}: {}", self.name, self.keys.join(", "))
+        } else {
+            format!("`{key}` belongs in {}", homes.join(" or "))
+        }
+    }
+}
+
+/// The candidate that is so near to `text` that it was probably meant.
+pub fn nearest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let text: Vec<char> = text.chars().take(64).flat_map(char::to_lowercase).collect();
+    let near = candidates.iter().filter_map(|candidate| {
+        let other: Vec<char> = candidate.chars().collect();
+        let allowed = (text.len().max(other.len()) / 3).clamp(1, 3);
+        let distance = edit_distance(&text, &other);
+        // Two one-letter words are one edit apart and have nothing in common.
+        (distance <= allowed && distance < other.len()).then_some((distance, *candidate))
+    });
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours from one text to the other (optimal string alignment).
+fn edit_distance(a: &[char], b: &[char]) -> usize {
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    rows[0] = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = least;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_was_meant() {
+        let check = |text: &str, expect: Option<&str>| {
+            assert_eq!(
+                nearest(text, &["full", "normal", "urls", "concurrency", "max"]),
+                expect,
+                "{text}"
+            );
+        };
+        check("url", Some("urls"));
+        check("FULL", Some("full"));
+        check("fulll", Some("full"));
+        check("concurency", Some("concurrency"));
+        check("cuncorrencie", Some("concurrency"));
+        check("nromal", Some("normal"));
+        check("threads", None);
+        check("", None);
+        check("x", None);
+    }
+
+    #[test]
+    fn a_misplaced_key_is_sent_home() {
+        assert_eq!(RETRY.mend("prefetch"), "`prefetch` belongs in [jobs.NAME]");
+        assert_eq!(
+            JOB.mend("timeout"),
+            "`timeout` belongs in [jobs.NAME.handler]"
+        );
+        assert_eq!(
+            STORE.mend("timeout"),
+            "`timeout` belongs in [shutdown] or [jobs.NAME.handler]"
+        );
+        assert_eq!(
+            ACK.mend("flush"),
+            "allowed in [jobs.NAME.ack]: batch, interval"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! The Unix socket: one JSON object a line in, one out.
+//!
+//! A request is `{"command":"status"}`; an answer is the status, or `{"error":"…"}`. The thread `control` serves one
+//! client at a time, with a deadline for each step, so that a client that hangs delays the next one but nothing else.
+//! Who may use it is decided by the permissions of the socket: its owner and group.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use serde::{Deserialize, Serialize};
+
+use crate::panel::Panel;
+use crate::report::Status;
+
+/// For each step of a client's conversation.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest request, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// What can be asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// The whole status.
+    Status,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// The request made no sense.
+    Error {
+        /// Why.
+        error: String,
+    },
+}
+
+/// The running control thread.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Binds the socket and starts the thread. A socket that nobody answers on is left over and replaced; one that
+    /// somebody answers on is an error of kind `AddrInUse`.
+    pub fn spawn(path: &Path, panel: Panel) -> io::Result<Self> {
+        let listener = bind(path)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (path, stopped) = (path.to_owned(), Arc::clone(&stopping));
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for client in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(error) = client.and_then(|client| serve(client, &panel)) {
+                    debug!("control: a client was lost: {error}");
+                }
+            }
+        })?;
+        Ok(Self { path, stopping, thread })
+    }
+
+    /// Ends the thread and removes the socket.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // Wakes the thread from its accept.
+        if UnixStream::connect(&self.path).is_ok() {
+            let _ = self.thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another warrend answers on it")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        // Nothing there, or nothing that binding would not tell better.
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+fn serve(mut client: UnixStream, panel: &Panel) -> io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&client).take(LONGEST)).read_line(&mut line)?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
+        Err(error) => Answer::Error { error: format!("not a request: {error}") },
+    };
+    let mut text = serde_json::to_string(&answer)?;
+    text.push('\n');
+    client.write_all(text.as_bytes())
+}
+
+/// Why a running daemon could not be asked.
+#[derive(Debug)]
+pub enum AskError {
+    /// Nobody listens on the socket.
+    NotRunning,
+    /// The socket is not ours to use.
+    Forbidden,
+    /// It did not answer, or not sensibly.
+    Failed(String),
+}
+
+/// The client's side: one request, one answer, within a few seconds.
+pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
+    let failed = |error: io::Error| AskError::Failed(error.to_string());
+    let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning,
+        io::ErrorKind::PermissionDenied => AskError::Forbidden,
+        _ => AskError::Failed(error.to_string()),
+    })?;
+    let deadline = Instant::now() + 4 * PATIENCE;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_read_timeout(Some(deadline - Instant::now())).map_err(failed)?;
+    let mut line = serde_json::to_string(request).map_err(|error| AskError::Failed(error.to_string()))?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+    serde_json::from_str(&answer).map_err(|error| AskError::Failed(format!("its answer makes no sense: {error}")))
+}

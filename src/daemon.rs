@@ -1,0 +1,241 @@
+//! Wiring: starts every thread, waits, and ends them in the order that loses nothing.
+//!
+//! Start: store, recorder, publisher, jobs, control socket, then `READY`. Stop: the jobs drain (they need recorder and
+//! publisher for it), then the publisher, the control socket, and last the recorder. A store that fails ends everything
+//! at once: what is not acknowledged comes again.
+
+mod watch;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::{info, warn};
+
+use crate::broker::publisher::{self, Publisher};
+use crate::config::{self, Config};
+use crate::control::Control;
+use crate::job::{self, Command, JobHandle, Wiring};
+use crate::panel::Panel;
+use crate::store::{Recorder, Store, StoreError};
+use watch::{Alive, Beats, Watchdog};
+
+/// How often `run --until-empty` asks.
+const EMPTY_POLL: Duration = Duration::from_millis(100);
+/// After a drain's own deadlines: a thread that is not done by then never will be.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the daemon ended with an error.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// The store.
+    Store(StoreError),
+    /// Another daemon answers on the control socket.
+    SocketInUse(PathBuf),
+    /// The system refused something that is needed to start.
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread ended that must not: a bug.
+    Ended(String),
+    /// A thread did not end when it was told to.
+    Hung(String),
+}
+
+impl std::fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::SocketInUse(path) => {
+                write!(f, "another warrend answers on {}: stop it, or set another control.socket", path.display())
+            }
+            Self::System { doing, error } => write!(f, "cannot {doing}: {error}"),
+            Self::Ended(thread) => write!(f, "the thread {thread} ended on its own, which is a bug; its log says why"),
+            Self::Hung(thread) => write!(f, "the thread {thread} did not end in time; nothing that was recorded is lost"),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {}
+
+impl From<StoreError> for DaemonError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
+    move |error| DaemonError::System { doing, error }
+}
+
+/// What `main` hears.
+#[derive(Debug)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// A thread ended.
+    Gone(String),
+}
+
+/// Runs the daemon until it is told to stop; with `until_empty` until nothing is left to do.
+pub fn run(config: Config, until_empty: bool) -> Result<(), DaemonError> {
+    let (signals, inbox) = crossbeam_channel::bounded(64);
+    let daemon = Daemon::start(config, &signals)?;
+    watch::catch_signals(signals).map_err(system("catch signals"))?;
+    daemon.serve(&inbox, until_empty)
+}
+
+struct Daemon {
+    shutdown: config::Shutdown,
+    panel: Panel,
+    recorder: Recorder,
+    publisher: Publisher,
+    jobs: Vec<JobHandle>,
+    control: Control,
+    watchdog: Watchdog,
+}
+
+impl Daemon {
+    fn start(config: Config, signals: &Sender<Signal>) -> Result<Self, DaemonError> {
+        let started = Instant::now();
+        let mut beats = Beats::new(started);
+        let store = Store::open(&config.store)?;
+        let jobs: Vec<_> = config.jobs.into_iter().filter(|job| job.enabled).collect();
+        let mut ids = Vec::new();
+        let mut retention = BTreeMap::new();
+        for job in &jobs {
+            let id = store.job_id(&job.name)?;
+            ids.push((id, store.reader(id)?));
+            retention.insert(id, job.idempotency.retention);
+        }
+        let broker = Arc::new(config.broker);
+        let beat = beats.add("recorder");
+        let alive = Alive::new("recorder", signals);
+        let recorder = Recorder::spawn(store, retention, move || beat.tick(), alive).map_err(system("start the recorder"))?;
+        let capacity = jobs.len() * job::COPY_CREDIT + 1;
+        let alive = Alive::new("publisher", signals);
+        let publisher =
+            publisher::spawn(Arc::clone(&broker), capacity, alive).map_err(system("start the publisher"))?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let mut handles = Vec::new();
+        for (job, (id, reader)) in jobs.into_iter().zip(ids) {
+            let name = format!("job:{}", job.name);
+            let beat = beats.add(&name);
+            let wiring = Wiring {
+                broker: Arc::clone(&broker),
+                id,
+                reader,
+                recorder: recorder.requests.clone(),
+                publisher: publisher.requests.clone(),
+                host: host.clone(),
+                beat: Box::new(move || beat.tick()),
+                alive: Box::new(Alive::new(&name, signals)),
+            };
+            handles.push(job::spawn(job, wiring).map_err(system("start a job's threads"))?);
+        }
+        let panel = Panel {
+            jobs: handles.iter().map(|job| (Arc::clone(&job.name), job.commands.clone())).collect(),
+            recorder: recorder.requests.clone(),
+            publisher: publisher.inspect.clone(),
+            started,
+            stopping: Arc::new(AtomicBool::new(false)),
+        };
+        let control = Control::spawn(&config.control.socket, panel.clone()).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => DaemonError::SocketInUse(config.control.socket.clone()),
+            _ => DaemonError::System { doing: "open the control socket", error },
+        })?;
+        let watchdog = Watchdog::new(beats);
+        Ok(Self { shutdown: config.shutdown, panel, recorder, publisher, jobs: handles, control, watchdog })
+    }
+
+    /// Waits for a reason to stop, then stops.
+    fn serve(mut self, signals: &Receiver<Signal>, until_empty: bool) -> Result<(), DaemonError> {
+        self.watchdog.ready(self.jobs.len());
+        info!("warrend {} runs {} jobs", env!("CARGO_PKG_VERSION"), self.jobs.len());
+        let mut empty = 0;
+        loop {
+            let patience = if until_empty { EMPTY_POLL } else { self.watchdog.interval() };
+            match signals.recv_timeout(patience) {
+                Ok(Signal::Stop) => break,
+                Ok(Signal::Gone(thread)) => return Err(self.on_gone(thread)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(DaemonError::Ended("signals".to_owned())),
+            }
+            self.watchdog.feed();
+            // Twice in a row: between two questions of the first time a message may have moved from one job's queue to
+            // another's.
+            empty = if until_empty && self.panel.is_empty() { empty + 1 } else { 0 };
+            if empty == 2 {
+                break;
+            }
+        }
+        self.stop(signals)
+    }
+
+    /// A thread is gone without having been told to. The recorder says why; anything else is a bug.
+    fn on_gone(self, thread: String) -> DaemonError {
+        if thread == "recorder"
+            && let Ok(Err(error)) = self.recorder.thread.join()
+        {
+            return DaemonError::Store(error);
+        }
+        DaemonError::Ended(thread)
+    }
+
+    fn stop(mut self, signals: &Receiver<Signal>) -> Result<(), DaemonError> {
+        let until = Instant::now() + self.shutdown.timeout;
+        self.panel.stopping.store(true, Ordering::Relaxed);
+        self.watchdog.stopping();
+        info!("stopping: running handlers have {} s to finish", self.shutdown.timeout.as_secs());
+        for job in &self.jobs {
+            tell(job, Command::Drain(until));
+        }
+        let mut until = until;
+        for job in &self.jobs {
+            while !job.thread.is_finished() {
+                match signals.recv_timeout(Duration::from_millis(50)) {
+                    Ok(Signal::Stop) => {
+                        warn!("a second signal: running handlers are ended now");
+                        until = Instant::now();
+                        for job in &self.jobs {
+                            tell(job, Command::Hurry);
+                        }
+                    }
+                    Ok(Signal::Gone(thread)) if thread == "recorder" => return Err(self.on_gone(thread)),
+                    Ok(Signal::Gone(_)) | Err(_) => {}
+                }
+                self.watchdog.feed();
+                if Instant::now() > until + job::LAST_WORDS + JOIN_PATIENCE {
+                    return Err(DaemonError::Hung(format!("job:{}", job.name)));
+                }
+            }
+        }
+        self.publisher.stop(Instant::now() + JOIN_PATIENCE);
+        self.control.stop();
+        // With every sender gone the recorder commits what it has and ends.
+        drop((self.panel, self.recorder.requests));
+        for job in self.jobs {
+            join(job.thread, &job.name)?;
+        }
+        let recorded = self.recorder.thread.join().unwrap_or_else(|_| Ok(()));
+        info!("stopped");
+        recorded.map_err(DaemonError::Store)
+    }
+}
+
+fn tell(job: &JobHandle, command: Command) {
+    // A job that is ending has dropped its inbox; one that hangs is found by the deadline.
+    let _ = job.commands.send_timeout(command, Duration::from_secs(1));
+}
+
+fn join(thread: JoinHandle<()>, name: &str) -> Result<(), DaemonError> {
+    thread.join().map_err(|_| DaemonError::Ended(format!("job:{name}")))
+}

@@ -1,0 +1,149 @@
+//! Signals, signs of life, and what systemd is told.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use log::{error, warn};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Signal;
+
+/// A thread that has not turned its loop for this long hangs. Longer than a silent broker takes to be noticed: a broker
+/// that hangs is no reason to restart.
+const HANGS: Duration = Duration::from_secs(90);
+
+/// Starts the thread `signals`.
+pub fn catch_signals(inbox: Sender<Signal>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || {
+        for _ in &mut signals {
+            if inbox.send(Signal::Stop).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Tells `main` when the thread that owns it ends, for whatever reason.
+#[derive(Debug)]
+pub struct Alive {
+    thread: String,
+    gone: Sender<Signal>,
+}
+
+impl Alive {
+    /// For the thread of that name.
+    pub fn new(thread: &str, gone: &Sender<Signal>) -> Self {
+        Self { thread: thread.to_owned(), gone: gone.clone() }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // A full inbox already holds a reason to stop.
+        let _ = self.gone.try_send(Signal::Gone(std::mem::take(&mut self.thread)));
+    }
+}
+
+/// One thread's sign of life: the milliseconds since the start at which it last turned its loop.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    started: Instant,
+    at: Arc<AtomicU64>,
+}
+
+impl Beat {
+    /// The thread lives.
+    pub fn tick(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.at.store(millis, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
+    }
+}
+
+/// The signs of life of all threads.
+#[derive(Debug)]
+pub struct Beats {
+    started: Instant,
+    threads: Vec<(String, Beat)>,
+}
+
+impl Beats {
+    /// None yet.
+    pub fn new(started: Instant) -> Self {
+        Self { started, threads: Vec::new() }
+    }
+
+    /// One more thread.
+    pub fn add(&mut self, thread: &str) -> Beat {
+        let beat = Beat { started: self.started, at: Arc::new(AtomicU64::new(0)) };
+        beat.tick();
+        self.threads.push((thread.to_owned(), beat.clone()));
+        beat
+    }
+
+    fn hanging(&self) -> Option<&str> {
+        let hangs = self.threads.iter().find(|(_, beat)| beat.age() > HANGS);
+        hangs.map(|(thread, _)| thread.as_str())
+    }
+}
+
+/// What systemd hears. Without systemd every message goes nowhere.
+#[derive(Debug)]
+pub struct Watchdog {
+    beats: Beats,
+    /// `WatchdogSec=` of the unit.
+    period: Option<Duration>,
+    fed: Instant,
+}
+
+impl Watchdog {
+    /// Reads what systemd set in the environment.
+    pub fn new(beats: Beats) -> Self {
+        Self { beats, period: sd_notify::watchdog_enabled(), fed: Instant::now() }
+    }
+
+    /// How long `main` may sleep.
+    pub fn interval(&self) -> Duration {
+        self.period.map_or(Duration::from_secs(3600), |period| period / 3)
+    }
+
+    /// The daemon is up; it may not have reached its broker.
+    pub fn ready(&self, jobs: usize) {
+        notify(&[NotifyState::Ready, NotifyState::Status(&format!("running {jobs} jobs"))]);
+    }
+
+    /// The daemon drains.
+    pub fn stopping(&self) {
+        notify(&[NotifyState::Stopping, NotifyState::Status("stopping: running handlers may finish")]);
+    }
+
+    /// Says that all is well, if it is: every job thread and the recorder must have turned their loops.
+    pub fn feed(&mut self) {
+        let Some(period) = self.period else { return };
+        if self.fed.elapsed() < period / 4 {
+            return;
+        }
+        self.fed = Instant::now();
+        match self.beats.hanging() {
+            None => notify(&[NotifyState::Watchdog]),
+            Some(thread) => error!("the thread {thread} hangs; the watchdog is not fed, and systemd will restart us"),
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!("cannot notify systemd: {error}");
+    }
+}

@@ -1,0 +1,39 @@
+//! Named places where a test can end the process, one in each crash window of a message.
+//!
+//! `WARREND_FAILPOINT=NAME` or `NAME:N` aborts the process when the place is passed for the first or `N`-th time, as a
+//! power cut would: nothing is flushed, nothing is closed. Without the variable a place costs one load.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+struct Failpoint {
+    name: String,
+    left: AtomicU64,
+}
+
+static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
+
+/// Reads the environment; called once by `main` before any thread starts.
+pub fn arm(setting: Option<&str>) {
+    let failpoint = setting
+        .filter(|setting| !setting.is_empty())
+        .map(|setting| {
+            let (name, count) = setting.split_once(':').unwrap_or((setting, "1"));
+            Failpoint {
+                name: name.to_owned(),
+                left: AtomicU64::new(count.parse().unwrap_or(1)),
+            }
+        });
+    // A second call changes nothing.
+    let _ = FAILPOINT.set(failpoint);
+}
+
+/// Passes the place `name`.
+pub fn hit(name: &str) {
+    let Some(Some(failpoint)) = FAILPOINT.get() else {
+        return;
+    };
+    if failpoint.name == name && failpoint.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        std::process::abort();
+    }
+}

@@ -1,0 +1,313 @@
+//! One run from its start to its end: a single `poll` loop over the pipes, the processes and the stop.
+//!
+//! Nothing here blocks but that `poll`, and it has a deadline. So it does not matter whether a program reads its stdin,
+//! closes it, writes without end, or leaves its pipes to others: it ends by itself, or it is ended.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::group::Group;
+use super::output::{Lines, Tail, log_line};
+use super::spawn::Process;
+use crate::handler::Stop;
+
+/// Bytes read at one time.
+const CHUNK: usize = 16 * 1024;
+/// What is read of each stream after the program's end: all that a pipe can hold by default limits. A process that got
+/// away may still be writing.
+const MAX_LEFT: usize = 1024 * 1024;
+/// From TERM to KILL when the daemon itself must end.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What bounds a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long it may take.
+    pub timeout: Duration,
+    /// From TERM to KILL after that.
+    pub kill_grace: Duration,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The program ended by itself.
+    Exited(ExitStatus),
+    /// It ran too long and was ended. What its exit status says came after that and does not count.
+    Overran,
+    /// It was ended because the daemon must end. A status of 0 does not count either: many programs exit with 0 when
+    /// they get TERM, whether their work was done or not.
+    Stopped,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The program may work.
+    Running,
+    /// TERM was sent; KILL follows at the deadline.
+    Terminating(Cause),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    Overrun,
+    Stop,
+}
+
+/// One run, from the moment that its program has started.
+#[derive(Debug)]
+pub struct Run<'a> {
+    group: Group,
+    stdin: Feed<'a>,
+    metadata: Feed<'a>,
+    stdout: Stream,
+    stderr: Stream,
+    /// Absent once it was noticed: it stays readable.
+    stop: Option<&'a Stop>,
+    kill_grace: Duration,
+    phase: Phase,
+    /// The end of the phase.
+    deadline: Instant,
+}
+
+impl<'a> Run<'a> {
+    /// `label` names the run in the log; without it nothing is logged.
+    pub fn new(
+        process: Process,
+        body: &'a [u8],
+        metadata: &'a [u8],
+        limits: Limits,
+        stop: &'a Stop,
+        label: Option<String>,
+    ) -> Self {
+        Self {
+            group: process.group,
+            stdin: Feed {
+                pipe: Some(process.stdin),
+                rest: body,
+            },
+            metadata: Feed {
+                pipe: Some(process.metadata),
+                rest: metadata,
+            },
+            stdout: Stream::new(
+                process.stdout,
+                label.as_ref().map(|label| format!("{label}, stdout")),
+            ),
+            stderr: Stream::new(
+                Some(process.stderr),
+                label.map(|label| format!("{label}, stderr")),
+            ),
+            stop: Some(stop),
+            kill_grace: limits.kill_grace,
+            phase: Phase::Running,
+            deadline: Instant::now() + limits.timeout,
+        }
+    }
+
+    /// Attends to the program until it has ended and nothing of it lives; gives why, and the end of its stderr.
+    ///
+    /// An error means that the machine failed us, or that the exit status is unknown; nothing of the program lives then
+    /// either.
+    pub fn attend(mut self) -> io::Result<(Ending, String)> {
+        self.metadata.push();
+        self.stdin.push();
+        let ending = loop {
+            let stopped = self.turn()?;
+            if self.group.living.is_empty() {
+                break self.end()?;
+            }
+            let now = Instant::now();
+            let over = now >= self.deadline;
+            match self.phase {
+                Phase::Running if stopped => {
+                    self.terminate(Cause::Stop, now + self.kill_grace.min(STOP_GRACE));
+                }
+                Phase::Running if over => self.terminate(Cause::Overrun, now + self.kill_grace),
+                Phase::Terminating(_) if stopped => {
+                    self.deadline = self.deadline.min(now + STOP_GRACE);
+                }
+                Phase::Terminating(_) if over => break self.end()?,
+                Phase::Running | Phase::Terminating(_) => {}
+            }
+        };
+        self.stdout.drain();
+        self.stderr.drain();
+        self.stdout.finish();
+        Ok((ending, self.stderr.finish()))
+    }
+
+    fn terminate(&mut self, cause: Cause, kill_at: Instant) {
+        self.group.terminate();
+        self.phase = Phase::Terminating(cause);
+        self.deadline = kill_at;
+    }
+
+    /// Ends what is left, by force.
+    fn end(&mut self) -> io::Result<Ending> {
+        match self.phase {
+            Phase::Running => self.group.end().map(Ending::Exited),
+            Phase::Terminating(cause) => {
+                // However it ended now, it does not count; that it would not end is worth a line.
+                if let Err(error) = self.group.kill() {
+                    log::error!("cannot end a handler: {error}");
+                }
+                Ok(match cause {
+                    Cause::Overrun => Ending::Overran,
+                    Cause::Stop => Ending::Stopped,
+                })
+            }
+        }
+    }
+
+    /// Waits until something can be done or the phase is over, and does it. Says whether the stop was noticed.
+    fn turn(&mut self) -> io::Result<bool> {
+        let Some(ready) = self.wait()? else {
+            return Ok(false);
+        };
+        // In the order in which `wait` lists them.
+        let mut ready = ready.into_iter();
+        let mut next = || ready.next() == Some(true);
+        self.group.living.retain(|_| !next());
+        let stopped = self.stop.is_some() && next();
+        if stopped {
+            self.stop = None;
+        }
+        for feed in [&mut self.stdin, &mut self.metadata] {
+            if feed.pipe.is_some() && next() {
+                feed.push();
+            }
+        }
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            if stream.pipe.is_some() && next() {
+                stream.pull();
+            }
+        }
+        Ok(stopped)
+    }
+
+    /// Which descriptors are ready: the processes, the stop, the feeds and the streams that are still there, in this
+    /// order. Absent where a signal came between.
+    fn wait(&self) -> io::Result<Option<Vec<bool>>> {
+        let feeds = [&self.stdin.pipe, &self.metadata.pipe];
+        let streams = [&self.stdout.pipe, &self.stderr.pipe];
+        let mut fds: Vec<_> = self
+            .group
+            .living
+            .iter()
+            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
+            .collect();
+        fds.extend(self.stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
+        fds.extend(
+            feeds
+                .into_iter()
+                .flatten()
+                .map(|pipe| PollFd::new(pipe, PollFlags::OUT)),
+        );
+        fds.extend(
+            streams
+                .into_iter()
+                .flatten()
+                .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
+        );
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => Ok(Some(
+                fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
+            )),
+            Err(Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Bytes on their way into the program.
+#[derive(Debug)]
+struct Feed<'a> {
+    /// Absent once all is written, or nobody reads any more.
+    pipe: Option<OwnedFd>,
+    rest: &'a [u8],
+}
+
+impl Feed<'_> {
+    /// Writes what the pipe takes. A program that does not want its input is fine.
+    fn push(&mut self) {
+        while let Some(pipe) = &self.pipe {
+            if self.rest.is_empty() {
+                self.pipe = None;
+                return;
+            }
+            match rustix::io::write(pipe, self.rest) {
+                Ok(written) => self.rest = &self.rest[written..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.pipe = None,
+            }
+        }
+    }
+}
+
+/// Bytes on their way out of the program.
+#[derive(Debug)]
+struct Stream {
+    /// Absent at its end.
+    pipe: Option<OwnedFd>,
+    tail: Tail,
+    /// The label and the lines; absent where nothing is logged.
+    log: Option<(String, Lines)>,
+}
+
+impl Stream {
+    fn new(pipe: Option<OwnedFd>, label: Option<String>) -> Self {
+        Self {
+            pipe,
+            tail: Tail::default(),
+            log: label.map(|label| (label, Lines::default())),
+        }
+    }
+
+    /// Reads once. Says how many bytes came; 0 where nothing is there, or the stream is at its end.
+    fn pull(&mut self) -> usize {
+        let Some(pipe) = &self.pipe else { return 0 };
+        let mut chunk = [0; CHUNK];
+        let read = match rustix::io::read(pipe, &mut chunk) {
+            Ok(read) => read,
+            Err(Errno::INTR | Errno::AGAIN) => return 0,
+            Err(_) => 0,
+        };
+        if read == 0 {
+            self.pipe = None;
+        }
+        self.tail.feed(&chunk[..read]);
+        if let Some((label, lines)) = &mut self.log {
+            lines.feed(&chunk[..read], |line| log_line(label, line));
+        }
+        read
+    }
+
+    /// Reads what is there, once the program has ended.
+    fn drain(&mut self) {
+        let mut left = MAX_LEFT;
+        while left > 0 {
+            match self.pull() {
+                0 => return,
+                read => left = left.saturating_sub(read),
+            }
+        }
+    }
+
+    /// Closes it; gives its tail.
+    fn finish(self) -> String {
+        if let Some((label, lines)) = self.log {
+            lines.finish(|line| log_line(&label, line));
+        }
+        self.tail.text()
+    }
+}

@@ -1,0 +1,242 @@
+//! Starting a program: where it is, what it is given, and what is wrong with it when it does not start.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::fs::{Access, access};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::exec::{self, Common};
+use super::group::Group;
+use crate::config;
+
+/// What a program inherits from the daemon, where the daemon has it. Nothing else: the daemon's environment may hold secrets.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+/// Where a program is looked for when there is no PATH, as `execvp` has it.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+/// Names that only the message may set.
+const RESERVED: &str = "WARREND_";
+
+/// A configured program, prepared once for all its runs.
+#[derive(Debug)]
+pub struct Program {
+    /// As it was configured: a path, or a name to look for in PATH.
+    pub name: String,
+    common: Arc<Common>,
+    cwd: Option<PathBuf>,
+    /// `env` holds a `TRACEPARENT`, which wins over the message's.
+    fixed_trace: bool,
+}
+
+/// A program that runs, and our ends of its pipes, none of which blocks.
+#[derive(Debug)]
+pub struct Process {
+    /// The processes.
+    pub group: Group,
+    /// Takes the body.
+    pub stdin: OwnedFd,
+    /// Takes the metadata.
+    pub metadata: OwnedFd,
+    /// Absent where nobody wants to see it; the program then writes to /dev/null.
+    pub stdout: Option<OwnedFd>,
+    /// Gives the error text.
+    pub stderr: OwnedFd,
+}
+
+impl Program {
+    /// Fails with a sentence where the configuration holds what no program can be given.
+    pub fn new(config: &config::Command) -> Result<Self, String> {
+        exec::keep_exit_statuses();
+        exec::hold_metadata_number();
+        let argv: Result<Vec<_>, _> = config
+            .argv
+            .iter()
+            .map(|argument| CString::new(argument.as_bytes()))
+            .collect();
+        let argv = argv.map_err(|_| {
+            "`command` holds a NUL byte, which no argument can; remove it".to_owned()
+        })?;
+        let name = config
+            .argv
+            .first()
+            .cloned()
+            .ok_or("`command` is empty; name the program")?;
+        let path = config
+            .env
+            .get("PATH")
+            .map(OsString::from)
+            .or_else(|| std::env::var_os("PATH"));
+        let common = Common {
+            paths: paths(&name, path.unwrap_or_else(|| DEFAULT_PATH.into())),
+            argv,
+            environment: environment(config)?,
+        };
+        let fixed_trace = config.env.contains_key("TRACEPARENT");
+        Ok(Self {
+            name,
+            common: Arc::new(common),
+            cwd: config.cwd.clone(),
+            fixed_trace,
+        })
+    }
+
+    /// Starts it. On an error nothing of it runs; [`Program::explain`] says what is wrong.
+    pub fn start(&self, mut variables: Vec<CString>, with_stdout: bool) -> io::Result<Process> {
+        if self.fixed_trace {
+            variables.retain(|variable| !variable.as_bytes().starts_with(b"TRACEPARENT="));
+        }
+        let (reading, metadata) = pipe_with(PipeFlags::CLOEXEC)?;
+        let mut command = Command::new(&self.name);
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(if with_stdout {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        exec::prepare(&mut command, &self.common, variables, reading)?;
+        let mut child = command.spawn()?;
+        // With the command goes the reading end of the metadata, so that its writer notices when the program closes it.
+        drop(command);
+        let stdin = child.stdin.take().map(OwnedFd::from);
+        let stdout = child.stdout.take().map(OwnedFd::from);
+        let stderr = child.stderr.take().map(OwnedFd::from);
+        let process = Process {
+            group: Group::of(child)?,
+            stdin: stdin.expect("stdin was asked to be a pipe"),
+            metadata,
+            stdout,
+            stderr: stderr.expect("stderr was asked to be a pipe"),
+        };
+        for pipe in [&process.stdin, &process.metadata, &process.stderr]
+            .into_iter()
+            .chain(&process.stdout)
+        {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        Ok(process)
+    }
+
+    /// Why it did not start, and what to do, in one sentence.
+    ///
+    /// All of these are the handler's fault or the machine's, never the message's: what a message adds to the
+    /// environment is bounded below what every kernel takes, so that even "argument list too long" is about `env`.
+    pub fn explain(&self, error: &io::Error) -> String {
+        let name = &self.name;
+        if let Some(cwd) = &self.cwd
+            && access(cwd.join("."), Access::EXEC_OK).is_err()
+        {
+            let cwd = cwd.display();
+            return format!(
+                "cannot start `{name}` in `{cwd}`: no such folder, or no permission to enter it; see `cwd`"
+            );
+        }
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => match self.found() {
+                Some(path) => format!(
+                    "cannot start `{path}`: it exists, but what should run it does not; check its `#!` line, or its loader"
+                ),
+                None if name.contains('/') => {
+                    format!("cannot start `{name}`: no such file; install it, or mend `command`")
+                }
+                None => format!(
+                    "cannot start `{name}`: it is in no folder of PATH; install it, or give its whole path"
+                ),
+            },
+            Some(libc::EACCES) => format!(
+                "cannot start `{name}`: permission denied; make it executable for the user of warrend (chmod +x, its folders, \
+                 no `noexec` mount)"
+            ),
+            Some(libc::ENOEXEC) => format!(
+                "cannot start `{name}`: not a program for this machine; it is empty, built for another architecture, or a \
+                 script without a `#!` line"
+            ),
+            Some(libc::E2BIG) => {
+                format!("cannot start `{name}`: its arguments and `env` are too long; shorten them")
+            }
+            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => format!(
+                "cannot start `{name}`: {}; the machine or warrend's limits (tasks, memory, open files) are used up",
+                lower(error)
+            ),
+            Some(_) | None => format!(
+                "cannot start `{name}`: {}; start it by hand as the user of warrend",
+                lower(error)
+            ),
+        }
+    }
+
+    /// The first of the paths that is there.
+    fn found(&self) -> Option<String> {
+        let base = self.cwd.as_deref().unwrap_or(Path::new(""));
+        let path = |path: &CString| base.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
+        self.common
+            .paths
+            .iter()
+            .map(path)
+            .find(|path| path.exists())
+            .map(|path| path.display().to_string())
+    }
+}
+
+/// The system's words for an error, as the middle of our sentence.
+fn lower(error: &io::Error) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(chars).collect()
+    })
+}
+
+/// Where to look for the program: a name with a slash is a path, any other is looked for in PATH. An empty folder in
+/// PATH is the working directory, as for `execvp`.
+fn paths(name: &str, path: OsString) -> Vec<CString> {
+    let in_folder = |folder: &[u8]| match folder {
+        b"" => name.as_bytes().to_vec(),
+        _ => [folder, b"/", name.as_bytes()].concat(),
+    };
+    let paths: Vec<Vec<u8>> = if name.contains('/') {
+        vec![name.into()]
+    } else {
+        path.into_vec()
+            .split(|byte| *byte == b':')
+            .map(in_folder)
+            .collect()
+    };
+    paths
+        .into_iter()
+        .filter_map(|path| CString::new(path).ok())
+        .collect()
+}
+
+/// What all runs have in their environment: a little of the daemon's, then `env`, which wins.
+fn environment(config: &config::Command) -> Result<Vec<CString>, String> {
+    let own = config
+        .env
+        .iter()
+        .filter(|(name, _)| !name.starts_with(RESERVED));
+    let inherited = INHERITED
+        .iter()
+        .filter(|name| !config.env.contains_key(**name));
+    let inherited =
+        inherited.filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
+    let mut environment = Vec::new();
+    for (name, value) in inherited.chain(own.map(|(name, value)| (name.clone(), value.into()))) {
+        if name.is_empty() || name.contains('=') {
+            return Err(format!(
+                "`env` holds the name {name:?}, which no variable can have; rename it"
+            ));
+        }
+        let variable = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
+        environment.push(variable.map_err(|_| {
+            format!("`env` holds a NUL byte at {name:?}, which no variable can; remove it")
+        })?);
+    }
+    Ok(environment)
+}

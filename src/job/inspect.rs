@@ -1,0 +1,140 @@
+//! What a job says of itself. It answers from its own state, so `status` is the truth.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Exit, Inspection, Job, LinkReport, Phase};
+use crate::broker::{Counts, Session};
+use crate::policy::gate::Allowed;
+use crate::policy::topology::LADDER_QUEUES;
+use crate::report;
+
+/// Queue counts are asked of the broker at most this often, however many ask us.
+const FRESH: Duration = Duration::from_millis(500);
+/// A job that received nothing for this long may be empty; asking sooner would only disturb a busy one.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// The broker's counts of the job's queues, as of the last time somebody asked.
+#[derive(Debug, Default)]
+pub struct Counted {
+    at: Option<Instant>,
+    queues: Vec<Option<Counts>>,
+    dead_letter: Option<Counts>,
+}
+
+impl Job {
+    pub(super) fn inspect(&mut self, session: Option<&mut Session<'_>>) -> Inspection {
+        let now = Instant::now();
+        let link = session.map(|session| {
+            self.count(session, now);
+            LinkReport {
+                host: session.host().to_owned(),
+                vhost: session.vhost().to_owned(),
+                server: session.server().to_owned(),
+            }
+        });
+        if link.is_none() {
+            self.counts = Counted::default();
+        }
+        let problems = self.problems();
+        Inspection { report: self.report(now), link, problems }
+    }
+
+    fn report(&mut self, now: Instant) -> report::Job {
+        let census = self.machine.census();
+        let counters = &self.counters;
+        let queues = self.config.queues.iter().enumerate().map(|(index, queue)| {
+            let counts = self.counts.queues.get(index).copied().flatten();
+            let counts = report::Queue {
+                ready: counts.map(|counts| counts.ready),
+                consumers: counts.map(|counts| counts.consumers),
+            };
+            (queue.name.to_string(), counts)
+        });
+        report::Job {
+            state: self.state().to_owned(),
+            reason: self.gate.reason().map(str::to_owned).or_else(|| self.trouble.clone()),
+            running: census.running,
+            buffered: census.queued + census.held,
+            received: counters.received,
+            done: counters.done,
+            duplicates: counters.duplicates,
+            retried: counters.retried,
+            dead: counters.dead,
+            requeued: counters.requeued,
+            crashed: counters.crashed,
+            acks: counters.acks,
+            rate_1m: (self.rate.per_second(now) * 100.0).round() / 100.0,
+            run_ms: self.run_time.percentiles(now),
+            wait_ms: self.wait_time.percentiles(now),
+            queues: queues.collect::<BTreeMap<_, _>>(),
+            dead_letter: report::DeadLetter {
+                queue: self.config.dead_letter.queue.to_string(),
+                ready: self.counts.dead_letter.map(|counts| counts.ready),
+            },
+            last_error: counters.last_error.clone(),
+            forwarding: census.forwarding,
+            reconnects: self.linking.sessions.saturating_sub(1),
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.phase, self.gate.allowed()) {
+            (Phase::Draining(_), _) => "draining",
+            (Phase::Working, Allowed::Nothing) => "paused",
+            (Phase::Working, _) if !self.linking.is_connected() => "connecting",
+            (Phase::Working, Allowed::OneProbe) => "probing",
+            (Phase::Working, Allowed::Everything) => "running",
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let name = &self.config.name;
+        let unconnected = self.link_problem();
+        let broken = self.gate.reason().map(|reason| {
+            let next = self.gate.deadline().map(|at| at.saturating_duration_since(Instant::now()).as_secs());
+            let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
+            format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
+        });
+        let trouble = self.trouble.as_ref().map(|trouble| format!("job {name}: {trouble}"));
+        broken.into_iter().chain(trouble).chain(unconnected).collect()
+    }
+
+    fn link_problem(&self) -> Option<String> {
+        let silent = !self.linking.is_connected() && self.trouble.is_none();
+        silent.then(|| format!("job {} has no connection to RabbitMQ yet", self.config.name))
+    }
+
+    /// Asks the broker for the counts of all queues, unless that was just done. What cannot be known stays unknown.
+    fn count(&mut self, session: &mut Session<'_>, now: Instant) {
+        if self.counts.at.is_some_and(|at| now - at < FRESH) {
+            return;
+        }
+        // A session that dies over this is noticed by the loop.
+        let mut count = |queue: &str| session.counts(queue).ok().flatten();
+        let queues = self.config.queues.iter().map(|queue| count(&queue.name)).collect();
+        let dead_letter = count(&self.config.dead_letter.queue);
+        self.counts = Counted { at: Some(now), queues, dead_letter };
+    }
+
+    /// Whether nothing is left to do: nothing in flight, nothing on the ladder, nothing in the queues. The ladder is
+    /// asked first: what leaves it goes to a queue, so it cannot slip through between the two questions.
+    pub(super) fn is_empty(&mut self, session: Option<&mut Session<'_>>) -> Result<bool, Exit> {
+        let Some(session) = session else { return Ok(false) };
+        let idle = self.machine.census().is_empty() && self.copies.is_empty() && self.publishing == 0;
+        if !idle || self.last_delivery.elapsed() < QUIET {
+            return Ok(false);
+        }
+        // From the longest delay down, the way that the messages take.
+        let ladder = LADDER_QUEUES.iter().rev().map(|name| (*name).to_owned());
+        let names: Vec<String> =
+            ladder.chain(self.config.queues.iter().map(|queue| queue.name.to_string())).collect();
+        for name in names {
+            let counts = session.counts(&name).map_err(Exit::Lost)?;
+            if counts.is_some_and(|counts| counts.ready > 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,145 @@
+//! Connecting: endless, with jittered backoff, in a thread of its own, so that the job goes on answering, running and
+//! recording while no broker can be reached.
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+use log::{info, warn};
+
+use super::{Exit, Job, Phase};
+use crate::broker::{self, BrokerError, Link};
+use crate::config;
+use crate::policy::backoff::Backoff;
+
+/// What the connecting thread brings.
+pub type Linked = Result<Link, BrokerError>;
+
+/// Where the job is with its next connection.
+#[derive(Debug)]
+pub struct Linking {
+    backoff: Backoff,
+    state: State,
+    /// One connecting thread at a time, so one result at a time.
+    results: Sender<Linked>,
+    linked: Receiver<Linked>,
+    /// Sessions so far; each gets the next number.
+    pub sessions: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not before then.
+    Waiting(Instant),
+    /// A thread is at it.
+    Trying,
+    /// A session runs.
+    Connected,
+}
+
+impl Linking {
+    /// Connects at once.
+    pub fn new(config: &config::Broker) -> Self {
+        let (results, linked) = crossbeam_channel::bounded(1);
+        let backoff = Backoff::new(config.reconnect.initial, config.reconnect.max);
+        Self { backoff, state: State::Waiting(Instant::now()), results, linked, sessions: 0 }
+    }
+
+    /// Where the result comes from.
+    pub fn linked(&self) -> &Receiver<Linked> {
+        &self.linked
+    }
+
+    /// When the next try is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting(until) => Some(until),
+            State::Trying | State::Connected => None,
+        }
+    }
+
+    /// Whether a session runs.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected)
+    }
+
+    fn wait(&mut self) {
+        self.state = State::Waiting(Instant::now() + self.backoff.next(fastrand::f64()));
+    }
+}
+
+impl Job {
+    /// Starts the next try when it is due. While draining, only what runs is waited for: records need no broker.
+    pub(super) fn keep_linking(&mut self, now: Instant) {
+        if self.phase != Phase::Working || self.linking.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let (config, results) = (std::sync::Arc::clone(&self.wiring.broker), self.linking.results.clone());
+        let thread = std::thread::Builder::new().name(format!("connect:{}", self.config.name));
+        let spawned = thread.spawn(move || {
+            let first = fastrand::usize(0..config.hosts.len());
+            // The job may have ended meanwhile; then the link is dropped, which closes it.
+            let _ = results.send(broker::connect(&config, first));
+        });
+        match spawned {
+            Ok(_) => self.linking.state = State::Trying,
+            Err(error) => {
+                warn!("job {}: cannot start a thread to connect: {error}", self.config.name);
+                self.linking.wait();
+            }
+        }
+    }
+
+    pub(super) fn on_linked(&mut self, linked: Linked) -> Result<(), Exit> {
+        match linked {
+            Ok(link) => Err(Exit::Linked(link)),
+            Err(error) => {
+                self.tell_trouble(&error);
+                self.linking.wait();
+                Ok(())
+            }
+        }
+    }
+
+    /// One session from its first declaration to its end.
+    pub(super) fn run_session(&mut self, link: Link) -> Exit {
+        self.linking.state = State::Connected;
+        self.linking.sessions += 1;
+        let number = self.linking.sessions;
+        self.machine.connected(number);
+        let queues = self.config.queues.clone();
+        let (host, server) = (link.host.clone(), link.server.clone());
+        let exit = broker::with_session(link, number, &queues, |session| {
+            if let Err(exit) = self.declare(session) {
+                return exit;
+            }
+            info!("job {}: connected to {server} at {host}", self.config.name);
+            self.subscriptions.start(Instant::now());
+            self.turn(Some(session))
+        });
+        exit.unwrap_or_else(Exit::Lost)
+    }
+
+    /// The session is over: the broker has every unacknowledged message back, and what waited here is forgotten.
+    pub(super) fn on_lost(&mut self, error: &BrokerError) {
+        self.tell_trouble(error);
+        self.machine.disconnected();
+        self.schedule.clear();
+        self.subscriptions.lost();
+        self.linking.wait();
+    }
+
+    /// The session did its work: the next loss starts with the shortest delay.
+    pub(super) fn forget_trouble(&mut self) {
+        self.trouble = None;
+        self.linking.backoff.reset();
+    }
+
+    pub(super) fn tell_trouble(&mut self, error: &BrokerError) {
+        let text = error.to_string();
+        // One line when it begins, not one for every try.
+        if self.trouble.as_deref() != Some(&text) {
+            warn!("job {}: {text}; trying again", self.config.name);
+        }
+        self.trouble = Some(text);
+    }
+}

@@ -1,0 +1,135 @@
+//! Consuming: which queues deliver to us, and what is done when one does not.
+
+use std::time::Instant;
+
+use log::{info, warn};
+
+use super::{Exit, Job, Phase, queue_name};
+use crate::broker::{BrokerError, Session};
+use crate::config;
+use crate::policy::backoff::Backoff;
+use crate::policy::gate::Allowed;
+use crate::policy::topology;
+use crate::task::QueueIndex;
+
+/// The wish and the state of each queue's consumer.
+#[derive(Debug)]
+pub struct Subscriptions {
+    queues: Vec<Subscription>,
+    /// Consumers must be made anew because their prefetch changes.
+    renew: bool,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    backoff: Backoff,
+    /// Not before then; `None` while consuming or without a session.
+    due: Option<Instant>,
+}
+
+impl Subscriptions {
+    /// None yet.
+    pub fn new(queues: usize, reconnect: config::Backoff) -> Self {
+        let backoff = Backoff::new(reconnect.initial, reconnect.max);
+        let queues = (0..queues).map(|_| Subscription { backoff: backoff.clone(), due: None });
+        Self { queues: queues.collect(), renew: false }
+    }
+
+    /// A session begins: all are due.
+    pub fn start(&mut self, now: Instant) {
+        self.renew = false;
+        for queue in &mut self.queues {
+            queue.due = Some(now);
+        }
+    }
+
+    /// The session is over, or nothing may be consumed: none is due.
+    pub fn lost(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.due = None);
+    }
+
+    /// The gate opened: from a prefetch of one to the configured one.
+    pub fn renew(&mut self) {
+        self.renew = true;
+    }
+
+    /// When the next subscription is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(|queue| queue.due).min()
+    }
+
+    fn fail(&mut self, queue: QueueIndex) {
+        let queue = &mut self.queues[queue];
+        queue.due = Some(Instant::now() + queue.backoff.next(fastrand::f64()));
+    }
+}
+
+impl Job {
+    /// Makes the consumers agree with what is allowed: all, one message at a time, or none.
+    pub(super) fn keep_subscribed(&mut self, session: &mut Session<'_>, now: Instant) -> Result<(), Exit> {
+        if self.phase != Phase::Working {
+            return Ok(());
+        }
+        let prefetch = match self.gate.allowed() {
+            Allowed::Nothing => {
+                self.subscriptions.lost();
+                return self.unsubscribe_all(session);
+            }
+            Allowed::OneProbe => 1,
+            Allowed::Everything => self.config.prefetch,
+        };
+        if self.subscriptions.renew {
+            self.unsubscribe_all(session)?;
+            self.subscriptions.start(now);
+        }
+        for queue in 0..self.config.queues.len() {
+            if self.subscriptions.queues[queue].due.is_some_and(|due| due <= now) {
+                self.subscribe(session, queue, prefetch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, session: &mut Session<'_>, queue: QueueIndex, prefetch: u16) -> Result<(), Exit> {
+        match session.subscribe(queue, prefetch) {
+            Ok(()) => {
+                self.subscriptions.queues[queue].due = None;
+                self.subscriptions.queues[queue].backoff.reset();
+                self.forget_trouble();
+                Ok(())
+            }
+            Err(error @ BrokerError::Topology { .. }) => {
+                // The queue is gone: make it again if we may, then come back.
+                self.tell_trouble(&error);
+                self.subscriptions.fail(queue);
+                match self.declare(session) {
+                    Err(Exit::Lost(BrokerError::Topology { .. })) | Ok(()) => Ok(()),
+                    Err(exit) => Err(exit),
+                }
+            }
+            Err(error) => Err(Exit::Lost(error)),
+        }
+    }
+
+    /// The broker ended a consumer: the queue was deleted, or its leader moved. That is normal life.
+    pub(super) fn on_cancelled(&mut self, queue: QueueIndex) {
+        warn!("job {}: the broker ended the consumer of {}", self.config.name, queue_name(&self.config, queue));
+        self.subscriptions.queues[queue].due = Some(Instant::now());
+    }
+
+    pub(super) fn unsubscribe_all(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
+        for queue in 0..self.config.queues.len() {
+            if session.is_subscribed(queue) {
+                session.unsubscribe(queue).map_err(Exit::Lost)?;
+                info!("job {}: stopped consuming {}", self.config.name, queue_name(&self.config, queue));
+            }
+        }
+        // What came before the broker confirmed is handed back as it is read.
+        self.on_session(session)
+    }
+
+    /// Makes sure of every queue, exchange and binding of the job.
+    pub(super) fn declare(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
+        session.declare(&topology::job_steps(&self.config)).map_err(Exit::Lost)
+    }
+}

@@ -1,0 +1,511 @@
+//! The in-flight machine: what may happen to a message between its delivery and its ack.
+//!
+//! One machine per job, owned by the job thread. It holds every delivery that the broker has not been told about and
+//! answers each event with what that event may cause, one kind of effect per method:
+//!
+//! | event | method | may cause |
+//! | --- | --- | --- |
+//! | a delivery came | [`InFlight::delivered`] | a run, a copy, or nothing |
+//! | a run ended | [`InFlight::finished`] | nothing yet |
+//! | | [`InFlight::due`] | records to commit |
+//! | records are durable | [`InFlight::committed`] | copies to publish |
+//! | a copy is confirmed | [`InFlight::forwarded`] | a mark in the store |
+//! | | [`InFlight::acks`] | ack frames |
+//! | | [`InFlight::hand_backs`] | nacks |
+//! | the connection is gone | [`InFlight::disconnected`] | nothing |
+//!
+//! The order record, publish, acknowledge (promise P2) follows from the stages of an entry: a tag is settled only by
+//! `committed` of a success and by `forwarded` of a failure, and `committed` asks for a value that only the store makes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ack::{AckFrame, AckWindow};
+use crate::task::{
+    Committed, DeliveryTag, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket,
+    UnixMillis,
+};
+
+/// When acks are sent; see `[jobs.NAME.ack]`.
+#[derive(Debug, Clone, Copy)]
+pub struct AckPolicy {
+    /// Sent once this many settled deliveries of a queue wait.
+    pub batch: usize,
+    /// And at the latest this long after the first of them.
+    pub interval: Duration,
+}
+
+/// What a delivery leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrived {
+    /// A new attempt: run it.
+    Run(Ticket),
+    /// This attempt failed before, and its copy may not have been published: publish it, do not run.
+    Forward(Ticket),
+    /// The key is done, or the copy of this attempt is confirmed: nothing but an ack.
+    Duplicate,
+    /// A second copy of an attempt that is in flight here; it shares that one's fate.
+    Joined,
+    /// The attempt in flight here had lost its tag in a reconnect and goes on with this one.
+    Adopted,
+    /// Another attempt of the key is in flight; this one is judged again when that has settled.
+    Held,
+}
+
+/// How a run ended, as judged by the retry policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Handled.
+    Done,
+    /// Failed; the copy goes where the record says.
+    Failed(FailedAttempt),
+    /// Not a run that counts: the message goes back to its queue.
+    HandedBack,
+}
+
+/// A committed failure whose copy is to be published.
+#[derive(Debug, Clone)]
+pub struct Demanded {
+    /// The entry.
+    pub ticket: Ticket,
+    /// The message.
+    pub task: Arc<Task>,
+    /// What the record says.
+    pub failed: FailedAttempt,
+}
+
+/// The failed attempt whose copy the broker has confirmed; stored so that a later twin of it is known as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The key.
+    pub key: MessageKey,
+    /// The attempt that failed.
+    pub attempt: u32,
+}
+
+/// A delivery that had to wait for another attempt of its key, to be judged again with a fresh look at the store.
+#[derive(Debug)]
+pub struct Released {
+    /// Its tag.
+    pub tag: DeliveryTag,
+    /// Its task.
+    pub task: Arc<Task>,
+}
+
+/// Entries by what they wait for; the parts of "in flight".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// For a worker.
+    pub queued: usize,
+    /// For the handler.
+    pub running: usize,
+    /// For the commit of their record.
+    pub recording: usize,
+    /// For the confirm of their copy.
+    pub forwarding: usize,
+    /// For another attempt of their key.
+    pub held: usize,
+    /// Settled deliveries that wait for their ack.
+    pub acking: usize,
+}
+
+impl Census {
+    /// Whether nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct InFlight {
+    policy: AckPolicy,
+    session: u64,
+    /// By queue; one channel each.
+    windows: Vec<AckWindow>,
+    entries: HashMap<Ticket, Entry>,
+    by_key: HashMap<MessageKey, Ticket>,
+    census: Census,
+    finished: Vec<Ticket>,
+    hand_backs: Vec<DeliveryTag>,
+    released: Vec<Released>,
+    /// When the oldest settled delivery that waits for its ack was settled.
+    settled_since: Option<Instant>,
+    last_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    task: Arc<Task>,
+    /// The deliveries of this attempt on the present session; none after a disconnect.
+    tags: Vec<DeliveryTag>,
+    stage: Stage,
+    /// Deliveries of other attempts of this key, which wait for this one to settle.
+    held: Vec<Released>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Queued,
+    Running,
+    /// Waits in `finished` for the next batch of records.
+    Finished(Ended, UnixMillis),
+    /// Sent to the recorder.
+    Recording(Ended),
+    /// Committed; waits for the confirm of its copy.
+    Forwarding(FailedAttempt),
+}
+
+impl InFlight {
+    /// A machine for a job with this many queues; no session yet.
+    pub fn new(queues: usize, policy: AckPolicy) -> Self {
+        Self {
+            policy,
+            session: 0,
+            windows: (0..queues).map(|_| AckWindow::default()).collect(),
+            entries: HashMap::new(),
+            by_key: HashMap::new(),
+            census: Census::default(),
+            finished: Vec::new(),
+            hand_backs: Vec::new(),
+            released: Vec::new(),
+            settled_since: None,
+            last_ticket: 0,
+        }
+    }
+
+    /// A session begins; its deliveries bear this number.
+    pub fn connected(&mut self, session: u64) {
+        self.session = session;
+    }
+
+    /// A delivery came. `known` is what the store says of its key and attempt; `None` where it has no key.
+    ///
+    /// The look-up must have begun after every commit that this machine was told of, which holds when the job
+    /// thread does both.
+    pub fn delivered(
+        &mut self,
+        now: Instant,
+        tag: DeliveryTag,
+        task: Arc<Task>,
+        known: Option<&Recorded>,
+    ) -> Arrived {
+        self.windows[tag.queue].delivered(tag.tag);
+        self.judge(now, tag, task, known)
+    }
+
+    /// A held delivery is judged again.
+    pub fn judge_again(
+        &mut self,
+        now: Instant,
+        released: Released,
+        known: Option<&Recorded>,
+    ) -> Arrived {
+        self.judge(now, released.tag, released.task, known)
+    }
+
+    fn judge(
+        &mut self,
+        now: Instant,
+        tag: DeliveryTag,
+        task: Arc<Task>,
+        known: Option<&Recorded>,
+    ) -> Arrived {
+        let failed = match known {
+            Some(Recorded::Done | Recorded::Forwarded) => {
+                self.settle(now, tag);
+                return Arrived::Duplicate;
+            }
+            Some(Recorded::Failed(failed)) => Some(failed.clone()),
+            None => None,
+        };
+        if let Some(ticket) = task.key.as_ref().and_then(|key| self.by_key.get(key)) {
+            let entry = self
+                .entries
+                .get_mut(ticket)
+                .expect("by_key names living entries");
+            if entry.task.attempt != task.attempt {
+                self.census.held += 1;
+                entry.held.push(Released { tag, task });
+                return Arrived::Held;
+            }
+            let adopted = entry.tags.is_empty();
+            entry.tags.push(tag);
+            return if adopted {
+                Arrived::Adopted
+            } else {
+                Arrived::Joined
+            };
+        }
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        if let Some(key) = &task.key {
+            self.by_key.insert(key.clone(), ticket);
+        }
+        let (stage, arrived) = match failed {
+            Some(failed) => (Stage::Forwarding(failed), Arrived::Forward(ticket)),
+            None => (Stage::Queued, Arrived::Run(ticket)),
+        };
+        *self.census.count(&stage) += 1;
+        self.entries.insert(
+            ticket,
+            Entry {
+                task,
+                tags: vec![tag],
+                stage,
+                held: Vec::new(),
+            },
+        );
+        arrived
+    }
+
+    /// The task of an entry that was queued, which now runs.
+    pub fn start(&mut self, ticket: Ticket) -> Option<Arc<Task>> {
+        let entry = self.entries.get_mut(&ticket)?;
+        self.census.shift(&mut entry.stage, Stage::Running);
+        Some(Arc::clone(&entry.task))
+    }
+
+    /// The task of an entry.
+    pub fn task(&self, ticket: Ticket) -> Option<Arc<Task>> {
+        self.entries
+            .get(&ticket)
+            .map(|entry| Arc::clone(&entry.task))
+    }
+
+    /// The full name of a tag of the present session.
+    pub fn tag(&self, queue: QueueIndex, tag: u64) -> DeliveryTag {
+        DeliveryTag {
+            session: self.session,
+            queue,
+            tag,
+        }
+    }
+
+    /// A run ended, or a queued task will never start.
+    pub fn finished(&mut self, ticket: Ticket, ended: Ended, at: UnixMillis) {
+        let Some(entry) = self.entries.get_mut(&ticket) else {
+            return;
+        };
+        match ended {
+            Ended::HandedBack => {
+                let entry = self.remove(ticket);
+                for tag in entry.tags {
+                    self.hand_back(tag);
+                }
+            }
+            ended @ (Ended::Done | Ended::Failed(_)) => {
+                self.census
+                    .shift(&mut entry.stage, Stage::Finished(ended, at));
+                self.finished.push(ticket);
+            }
+        }
+    }
+
+    /// The records of all runs that ended since the last call. They must be committed in one piece or not at all.
+    pub fn due(&mut self) -> Vec<Record> {
+        let tickets = std::mem::take(&mut self.finished);
+        tickets
+            .into_iter()
+            .filter_map(|ticket| self.record(ticket))
+            .collect()
+    }
+
+    fn record(&mut self, ticket: Ticket) -> Option<Record> {
+        let entry = self.entries.get_mut(&ticket)?;
+        let Stage::Finished(ended, at) = &entry.stage else {
+            return None;
+        };
+        let (ended, at) = (ended.clone(), *at);
+        let what = match &ended {
+            Ended::Done => Recorded::Done,
+            Ended::Failed(failed) => Recorded::Failed(failed.clone()),
+            Ended::HandedBack => return None,
+        };
+        self.census.shift(&mut entry.stage, Stage::Recording(ended));
+        Some(Record {
+            ticket,
+            key: entry.task.key.clone(),
+            attempt: entry.task.attempt,
+            what,
+            at,
+        })
+    }
+
+    /// Records are durable: successes are settled, failures demand their copies.
+    ///
+    /// A failure whose delivery is gone demands nothing: the message is back in its queue, and when it comes again
+    /// the record makes it a [`Arrived::Forward`].
+    pub fn committed(&mut self, now: Instant, committed: &Committed) -> Vec<Demanded> {
+        let mut demanded = Vec::new();
+        for &ticket in committed.tickets() {
+            let Some(entry) = self.entries.get_mut(&ticket) else {
+                continue;
+            };
+            let Stage::Recording(ended) = &entry.stage else {
+                continue;
+            };
+            match ended {
+                Ended::Failed(failed) if !entry.tags.is_empty() => {
+                    let failed = failed.clone();
+                    demanded.push(Demanded {
+                        ticket,
+                        task: Arc::clone(&entry.task),
+                        failed: failed.clone(),
+                    });
+                    self.census
+                        .shift(&mut entry.stage, Stage::Forwarding(failed));
+                }
+                Ended::Done | Ended::Failed(_) | Ended::HandedBack => {
+                    for tag in self.remove(ticket).tags {
+                        self.settle(now, tag);
+                    }
+                }
+            }
+        }
+        demanded
+    }
+
+    /// The copy that an entry still owes; asked again when a publish failed.
+    pub fn demanded(&self, ticket: Ticket) -> Option<Demanded> {
+        let entry = self.entries.get(&ticket)?;
+        let Stage::Forwarding(failed) = &entry.stage else {
+            return None;
+        };
+        Some(Demanded {
+            ticket,
+            task: Arc::clone(&entry.task),
+            failed: failed.clone(),
+        })
+    }
+
+    /// The broker confirmed the copy of a failed attempt: its deliveries are settled.
+    pub fn forwarded(&mut self, now: Instant, ticket: Ticket) -> Option<Mark> {
+        if !matches!(self.entries.get(&ticket)?.stage, Stage::Forwarding(_)) {
+            return None;
+        }
+        let entry = self.remove(ticket);
+        for tag in entry.tags {
+            self.settle(now, tag);
+        }
+        entry.task.key.clone().map(|key| Mark {
+            key,
+            attempt: entry.task.attempt,
+        })
+    }
+
+    /// Held deliveries whose time has come; each goes to [`InFlight::judge_again`].
+    pub fn released(&mut self) -> Vec<Released> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Gives back a delivery that was released while the job drains.
+    pub fn hand_back_released(&mut self, released: &Released) {
+        self.hand_back(released.tag);
+    }
+
+    /// The deliveries to nack with requeue; they count as sent.
+    pub fn hand_backs(&mut self) -> Vec<DeliveryTag> {
+        std::mem::take(&mut self.hand_backs)
+    }
+
+    /// The ack frames that are due by count, by time or because nothing is left to run; they count as sent.
+    pub fn acks(&mut self, now: Instant) -> Vec<(QueueIndex, AckFrame)> {
+        let idle = self.census.queued + self.census.running + self.census.recording == 0;
+        let late = self
+            .settled_since
+            .is_some_and(|since| now >= since + self.policy.interval);
+        let mut frames = Vec::new();
+        for (queue, window) in self.windows.iter_mut().enumerate() {
+            if idle || late || window.waiting() >= self.policy.batch {
+                frames.extend(window.flush().into_iter().map(|frame| (queue, frame)));
+            }
+        }
+        self.census.acking = self.windows.iter().map(AckWindow::waiting).sum();
+        if self.census.acking == 0 {
+            self.settled_since = None;
+        }
+        frames
+    }
+
+    /// When [`InFlight::acks`] has something by time.
+    pub fn ack_deadline(&self) -> Option<Instant> {
+        self.settled_since.map(|since| since + self.policy.interval)
+    }
+
+    /// The session is gone and its tags with it: the broker has put every unacknowledged delivery back.
+    ///
+    /// What waits to run is forgotten, for it will come again. What runs goes on and adopts its redelivery.
+    pub fn disconnected(&mut self) {
+        self.windows.fill_with(AckWindow::default);
+        self.hand_backs.clear();
+        self.released.clear();
+        self.settled_since = None;
+        self.census.acking = 0;
+        self.census.held = 0;
+        let (by_key, census) = (&mut self.by_key, &mut self.census);
+        self.entries.retain(|_, entry| {
+            entry.tags.clear();
+            entry.held.clear();
+            let queued = matches!(entry.stage, Stage::Queued);
+            if queued {
+                census.queued -= 1;
+                if let Some(key) = &entry.task.key {
+                    by_key.remove(key);
+                }
+            }
+            !queued
+        });
+    }
+
+    /// How many entries wait for what.
+    pub fn census(&self) -> Census {
+        self.census
+    }
+
+    fn settle(&mut self, now: Instant, tag: DeliveryTag) {
+        if tag.session == self.session {
+            self.windows[tag.queue].settle(tag.tag);
+            self.census.acking += 1;
+            self.settled_since.get_or_insert(now);
+        }
+    }
+
+    fn hand_back(&mut self, tag: DeliveryTag) {
+        if tag.session == self.session && self.windows[tag.queue].hand_back(tag.tag) {
+            self.hand_backs.push(tag);
+        }
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Entry {
+        let mut entry = self
+            .entries
+            .remove(&ticket)
+            .expect("callers have looked the entry up");
+        *self.census.count(&entry.stage) -= 1;
+        if let Some(key) = &entry.task.key {
+            self.by_key.remove(key);
+        }
+        self.census.held -= entry.held.len();
+        self.released.append(&mut entry.held);
+        entry
+    }
+}
+
+impl Census {
+    fn count(&mut self, stage: &Stage) -> &mut usize {
+        match stage {
+            Stage::Queued => &mut self.queued,
+            Stage::Running => &mut self.running,
+            Stage::Finished(..) | Stage::Recording(_) => &mut self.recording,
+            Stage::Forwarding(_) => &mut self.forwarding,
+        }
+    }
+
+    fn shift(&mut self, stage: &mut Stage, to: Stage) {
+        *self.count(stage) -= 1;
+        *stage = to;
+        *self.count(stage) += 1;
+    }
+}

@@ -1,0 +1,545 @@
+//! What a failed attempt costs, and the copy that it demands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::task::{
+    Copy, Demand, Destination, ErrorClass, FailedAttempt, Failure, HeaderValue, Headers,
+    Properties, Task, Ticket, UnixMillis,
+};
+
+/// The headers that warrend sets on copies.
+pub mod header {
+    /// The attempt that this copy will be.
+    pub const ATTEMPT: &str = "x-warrend-attempt";
+    /// Attempts before the last replay.
+    pub const BASE: &str = "x-warrend-base";
+    /// Attempts since the base that ended in a crash.
+    pub const CRASHES: &str = "x-warrend-crashes";
+    /// When any worker first saw the message, Unix milliseconds.
+    pub const FIRST_SEEN: &str = "x-warrend-first-seen";
+    /// The work queue that the message failed in.
+    pub const QUEUE: &str = "x-warrend-queue";
+    /// The exchange of the original.
+    pub const EXCHANGE: &str = "x-warrend-exchange";
+    /// The routing key of the original.
+    pub const ROUTING_KEY: &str = "x-warrend-routing-key";
+    /// Marks a dead letter; in a work queue it marks a replay.
+    pub const DEAD: &str = "x-warrend-dead";
+    /// The job that failed.
+    pub const JOB: &str = "x-warrend-job";
+    /// What went wrong, for people.
+    pub const ERROR: &str = "x-warrend-error";
+    /// What went wrong, for programs.
+    pub const ERROR_CLASS: &str = "x-warrend-error-class";
+    /// When it failed for good, Unix milliseconds.
+    pub const FAILED_AT: &str = "x-warrend-failed-at";
+    /// The host that it failed on.
+    pub const HOST: &str = "x-warrend-host";
+    /// The `user_id` of the original: the broker refuses a message whose `user_id` is not its publisher's.
+    pub const USER_ID: &str = "x-warrend-user-id";
+    /// How many headers of the original were left out to fit the broker's frame.
+    pub const DROPPED: &str = "x-warrend-headers-dropped";
+}
+
+/// Only dead letters bear these.
+const DEAD_ONLY: [&str; 6] = [
+    header::DEAD,
+    header::JOB,
+    header::ERROR,
+    header::ERROR_CLASS,
+    header::FAILED_AT,
+    header::HOST,
+];
+
+/// The broker's own traces of dead-lettering, and the routing headers `CC` and `BCC`. A copied `x-death` trips the
+/// broker's cycle detection, which drops the message; a copied `CC` would send the copy to other queues as well.
+const BROKER_HEADERS: [&str; 3] = ["x-death", "CC", "BCC"];
+const BROKER_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+
+/// A content header travels in one frame, and RabbitMQ's default `frame_max` is 128 KiB. Copies stay well below.
+const HEADER_ROOM: usize = 120 * 1024;
+
+/// Longest error text on a copy and in the store, in bytes.
+const ERROR_ROOM: usize = 1024;
+
+/// What is the same for all copies of a job.
+#[derive(Debug)]
+pub struct CopyFacts {
+    /// The job's name.
+    pub job: Arc<str>,
+    /// Its work queues, by index.
+    pub queues: Vec<Arc<str>>,
+    /// Its dead-letter queue.
+    pub dead_letter: Arc<str>,
+    /// This host's name.
+    pub host: String,
+}
+
+/// Judges a failed attempt: another one after a delay, or dead. `random` is drawn evenly from 0 to 1.
+pub fn judge_retry(
+    policy: &config::Retry,
+    task: &Task,
+    failure: Failure,
+    random: f64,
+    at: UnixMillis,
+) -> FailedAttempt {
+    let since_replay = task.attempt - task.base;
+    let spent = if failure.class == ErrorClass::Crashed {
+        task.crashes + 1 >= policy.max_crashes
+    } else {
+        since_replay - task.crashes >= policy.max_attempts
+    };
+    let demand = if spent {
+        Demand::Dead
+    } else {
+        Demand::Retry {
+            delay: delay(policy, since_replay, random),
+        }
+    };
+    FailedAttempt {
+        failure: shortened(failure),
+        demand,
+        at,
+    }
+}
+
+/// A failure that no further attempt can mend.
+pub fn judge_dead(failure: Failure, at: UnixMillis) -> FailedAttempt {
+    FailedAttempt {
+        failure: shortened(failure),
+        demand: Demand::Dead,
+        at,
+    }
+}
+
+/// The delay after the `n`-th failed attempt since the last replay, in whole seconds, at least one.
+pub fn delay(policy: &config::Retry, n: u32, random: f64) -> Duration {
+    let grown = policy.initial.as_secs_f64()
+        * policy
+            .multiplier
+            .powi(i32::try_from(n).unwrap_or(i32::MAX) - 1);
+    let capped = grown.min(policy.max.as_secs_f64());
+    let spread = 1.0 - policy.jitter + 2.0 * policy.jitter * random.clamp(0.0, 1.0);
+    // `max` bounds what is waited, jitter included; a ladder step is a second.
+    let seconds = (capped * spread)
+        .min(policy.max.as_secs_f64())
+        .round()
+        .max(1.0);
+    Duration::from_secs_f64(seconds)
+}
+
+/// Builds the copy that a failed attempt demands. The same record always gives the same copy.
+pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &FailedAttempt) -> Copy {
+    let queue = &facts.queues[task.queue];
+    let mut headers = carried(&task.message.properties.headers);
+    let crashed = u32::from(failed.failure.class == ErrorClass::Crashed);
+    let mut set = |name: &str, value: HeaderValue| headers.insert(name.to_owned(), value);
+    set(header::ATTEMPT, HeaderValue::I64((task.attempt + 1).into()));
+    set(header::BASE, HeaderValue::I64(task.base.into()));
+    set(
+        header::CRASHES,
+        HeaderValue::I64((task.crashes + crashed).into()),
+    );
+    set(header::FIRST_SEEN, HeaderValue::I64(task.first_seen.0));
+    if let Some(user) = &task.message.properties.user_id {
+        set(header::USER_ID, HeaderValue::Text(user.clone()));
+    }
+    let to = match failed.demand {
+        Demand::Retry { delay } => Destination::Delay {
+            queue: Arc::clone(queue),
+            delay,
+        },
+        Demand::Dead => {
+            set(header::DEAD, HeaderValue::I64(1));
+            set(header::JOB, HeaderValue::Text(facts.job.to_string()));
+            set(
+                header::ERROR,
+                HeaderValue::Text(failed.failure.error.clone()),
+            );
+            set(
+                header::ERROR_CLASS,
+                HeaderValue::Text(failed.failure.class.as_str().to_owned()),
+            );
+            set(header::FAILED_AT, HeaderValue::I64(failed.at.0));
+            set(header::HOST, HeaderValue::Text(facts.host.clone()));
+            Destination::Queue(Arc::clone(&facts.dead_letter))
+        }
+    };
+    set(header::QUEUE, HeaderValue::Text(queue.to_string()));
+    // A copy of a copy came through the ladder: what it says of the original is kept.
+    let original = [
+        (header::EXCHANGE, &task.message.exchange),
+        (header::ROUTING_KEY, &task.message.routing_key),
+    ];
+    for (name, value) in original {
+        headers
+            .entry(name.to_owned())
+            .or_insert_with(|| HeaderValue::Text(value.clone()));
+    }
+    fit(&mut headers);
+    Copy {
+        ticket,
+        to,
+        properties: carried_properties(&task.message.properties, headers),
+        task: Arc::clone(task),
+    }
+}
+
+/// The headers of the original that a copy keeps.
+fn carried(headers: &Headers) -> Headers {
+    let kept = |name: &str| {
+        !DEAD_ONLY.contains(&name)
+            && !BROKER_HEADERS.contains(&name)
+            && !BROKER_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+    };
+    headers
+        .iter()
+        .filter(|(name, _)| kept(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn carried_properties(original: &Properties, headers: Headers) -> Properties {
+    Properties {
+        headers,
+        // A copy is the only trace of its message: it must survive a restart of the broker.
+        delivery_mode: Some(2),
+        // It counted from the original's publishing; on the ladder it would cut the delay short.
+        expiration: None,
+        user_id: None,
+        ..original.clone()
+    }
+}
+
+/// Leaves out the largest foreign headers until the block fits a frame, and says how many.
+fn fit(headers: &mut Headers) {
+    let mut size: usize = headers
+        .iter()
+        .map(|(name, value)| entry_size(name, value))
+        .sum();
+    let mut dropped = 0;
+    while size > HEADER_ROOM {
+        let foreign = headers
+            .iter()
+            .filter(|(name, _)| !name.starts_with("x-warrend-"));
+        let Some((name, largest)) = foreign
+            .map(|(name, value)| (name.clone(), entry_size(name, value)))
+            .max_by_key(|(_, size)| *size)
+        else {
+            return;
+        };
+        headers.remove(&name);
+        size -= largest;
+        dropped += 1;
+    }
+    if dropped > 0 {
+        headers.insert(header::DROPPED.to_owned(), HeaderValue::I64(dropped));
+    }
+}
+
+fn entry_size(name: &str, value: &HeaderValue) -> usize {
+    1 + name.len() + value_size(value)
+}
+
+/// Encoded size in bytes with the type octet (AMQP 0-9-1, section 4.2.5).
+fn value_size(value: &HeaderValue) -> usize {
+    1 + match value {
+        HeaderValue::Void => 0,
+        HeaderValue::Bool(_) | HeaderValue::I8(_) | HeaderValue::U8(_) => 1,
+        HeaderValue::I16(_) | HeaderValue::U16(_) => 2,
+        HeaderValue::I32(_) | HeaderValue::U32(_) | HeaderValue::F32(_) => 4,
+        HeaderValue::Decimal { .. } => 5,
+        HeaderValue::I64(_) | HeaderValue::F64(_) | HeaderValue::Timestamp(_) => 8,
+        HeaderValue::Text(text) => 4 + text.len(),
+        HeaderValue::Bytes(bytes) => 4 + bytes.len(),
+        HeaderValue::Array(values) => 4 + values.iter().map(value_size).sum::<usize>(),
+        HeaderValue::Table(table) => {
+            4 + table
+                .iter()
+                .map(|(name, value)| entry_size(name, value))
+                .sum::<usize>()
+        }
+    }
+}
+
+fn shortened(mut failure: Failure) -> Failure {
+    if failure.error.len() > ERROR_ROOM {
+        failure
+            .error
+            .truncate(failure.error.floor_char_boundary(ERROR_ROOM));
+    }
+    failure
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::*;
+    use crate::task::{HeaderValue as H, Message};
+
+    /// A job with the defaults and a `discard` handler, for the tests of this folder.
+    pub fn job() -> Job {
+        let queue = Queue {
+            name: "q".into(),
+            weight: 1,
+            declare: Declare::Create,
+            kind: QueueKind::Classic,
+            max_priority: None,
+            message_ttl: None,
+            max_length: None,
+            expires: None,
+            arguments: std::collections::BTreeMap::new(),
+            bindings: Vec::new(),
+        };
+        Job {
+            name: "j".into(),
+            enabled: true,
+            concurrency: 4,
+            prefetch: 8,
+            order: Order::Weighted,
+            max_body: 16 << 20,
+            queues: vec![queue],
+            handler: Handler::Discard,
+            ack: Ack {
+                batch: 64,
+                interval: Duration::from_millis(20),
+            },
+            idempotency: Idempotency {
+                key: KeySource::MessageId,
+                on_missing: OnMissing::Run,
+                retention: Duration::from_secs(14 * 86400),
+            },
+            retry: policy(),
+            dead_letter: DeadLetter {
+                queue: "j.dead".into(),
+                message_ttl: None,
+            },
+        }
+    }
+
+    fn policy() -> Retry {
+        Retry {
+            max_attempts: 5,
+            initial: Duration::from_secs(5),
+            multiplier: 3.0,
+            max: Duration::from_secs(3600),
+            jitter: 0.2,
+            max_crashes: 3,
+        }
+    }
+
+    fn task(attempt: u32, base: u32, crashes: u32, message: Message) -> Arc<Task> {
+        Arc::new(Task {
+            key: None,
+            attempt,
+            base,
+            crashes,
+            queue: 0,
+            priority: 0,
+            first_seen: UnixMillis(1),
+            received: Instant::now(),
+            message,
+        })
+    }
+
+    fn failed(class: ErrorClass) -> Failure {
+        Failure {
+            class,
+            error: "no luck".to_owned(),
+        }
+    }
+
+    fn facts() -> CopyFacts {
+        CopyFacts {
+            job: "j".into(),
+            queues: vec!["q".into()],
+            dead_letter: "j.dead".into(),
+            host: "h".to_owned(),
+        }
+    }
+
+    #[test]
+    fn delays_grow_and_stay_within_jitter_and_max() {
+        let middle: Vec<_> = (1..=7)
+            .map(|n| delay(&policy(), n, 0.5).as_secs())
+            .collect();
+        assert_eq!(middle, [5, 15, 45, 135, 405, 1215, 3600]);
+        assert_eq!(
+            (
+                delay(&policy(), 1, 0.0).as_secs(),
+                delay(&policy(), 1, 1.0).as_secs()
+            ),
+            (4, 6)
+        );
+        assert_eq!(
+            delay(&policy(), 9, 1.0).as_secs(),
+            3600,
+            "max holds with jitter"
+        );
+        assert_eq!(delay(&policy(), u32::MAX, 0.5).as_secs(), 3600);
+        let short = Retry {
+            initial: Duration::from_secs(1),
+            multiplier: 1.0,
+            jitter: 1.0,
+            ..policy()
+        };
+        assert_eq!(
+            delay(&short, 1, 0.0).as_secs(),
+            1,
+            "never less than one step of the ladder"
+        );
+    }
+
+    #[track_caller]
+    fn check_budget(attempt: u32, base: u32, crashes: u32, class: ErrorClass, dead: bool) {
+        let judged = judge_retry(
+            &policy(),
+            &task(attempt, base, crashes, Message::default()),
+            failed(class),
+            0.5,
+            UnixMillis(0),
+        );
+        assert_eq!(
+            judged.demand == Demand::Dead,
+            dead,
+            "attempt {attempt} base {base} crashes {crashes} {class:?}"
+        );
+    }
+
+    #[test]
+    fn budgets_of_attempts_and_crashes_are_apart() {
+        check_budget(1, 0, 0, ErrorClass::Failed, false);
+        check_budget(4, 0, 0, ErrorClass::Failed, false);
+        check_budget(5, 0, 0, ErrorClass::Failed, true);
+        check_budget(5, 0, 0, ErrorClass::Timeout, true);
+        check_budget(6, 0, 2, ErrorClass::Failed, false);
+        check_budget(7, 0, 2, ErrorClass::Failed, true);
+        check_budget(6, 0, 1, ErrorClass::Crashed, false);
+        check_budget(3, 0, 2, ErrorClass::Crashed, true);
+        check_budget(9, 5, 0, ErrorClass::Failed, false);
+        check_budget(10, 5, 0, ErrorClass::Failed, true);
+    }
+
+    #[test]
+    fn a_retry_copy_keeps_the_message_and_drops_what_would_misroute_it() {
+        let mut message = Message {
+            exchange: "media".to_owned(),
+            routing_key: "image.x".to_owned(),
+            ..Message::default()
+        };
+        message.properties.expiration = Some("10".to_owned());
+        message.properties.user_id = Some("app".to_owned());
+        message.properties.correlation_id = Some("c".to_owned());
+        message.properties.delivery_mode = Some(1);
+        let original = [
+            "mine",
+            "CC",
+            "BCC",
+            "x-death",
+            "x-first-death-queue",
+            header::DEAD,
+            header::ERROR,
+        ];
+        message.properties.headers = original.map(|name| (name.to_owned(), H::Void)).into();
+        let task = task(2, 1, 0, message);
+        let failed = judge_retry(
+            &policy(),
+            &task,
+            failed(ErrorClass::Crashed),
+            0.5,
+            UnixMillis(9),
+        );
+        let copy = copy(&facts(), Ticket(3), &task, &failed);
+
+        assert_eq!(
+            copy.to,
+            Destination::Delay {
+                queue: "q".into(),
+                delay: Duration::from_secs(5)
+            }
+        );
+        assert_eq!(copy.properties.expiration, None);
+        assert_eq!(copy.properties.user_id, None);
+        assert_eq!(copy.properties.correlation_id.as_deref(), Some("c"));
+        assert_eq!(copy.properties.delivery_mode, Some(2));
+        let expect = Headers::from([
+            ("mine".to_owned(), H::Void),
+            (header::ATTEMPT.to_owned(), H::I64(3)),
+            (header::BASE.to_owned(), H::I64(1)),
+            (header::CRASHES.to_owned(), H::I64(1)),
+            (header::FIRST_SEEN.to_owned(), H::I64(1)),
+            (header::QUEUE.to_owned(), H::Text("q".to_owned())),
+            (header::EXCHANGE.to_owned(), H::Text("media".to_owned())),
+            (
+                header::ROUTING_KEY.to_owned(),
+                H::Text("image.x".to_owned()),
+            ),
+            (header::USER_ID.to_owned(), H::Text("app".to_owned())),
+        ]);
+        assert_eq!(copy.properties.headers, expect);
+    }
+
+    #[test]
+    fn a_copy_of_a_copy_still_names_the_original() {
+        let mut message = Message {
+            exchange: "warrend.delay.deliver".to_owned(),
+            ..Message::default()
+        };
+        message
+            .properties
+            .headers
+            .insert(header::EXCHANGE.to_owned(), H::Text("media".to_owned()));
+        let task = task(2, 0, 0, message);
+        let copy = copy(
+            &facts(),
+            Ticket(0),
+            &task,
+            &judge_dead(failed(ErrorClass::Rejected), UnixMillis(9)),
+        );
+        assert_eq!(copy.to, Destination::Queue("j.dead".into()));
+        let headers = &copy.properties.headers;
+        assert_eq!(headers[header::EXCHANGE], H::Text("media".to_owned()));
+        assert_eq!(headers[header::DEAD], H::I64(1));
+        assert_eq!(headers[header::ERROR_CLASS], H::Text("rejected".to_owned()));
+        assert_eq!(headers[header::FAILED_AT], H::I64(9));
+        assert_eq!(headers[header::HOST], H::Text("h".to_owned()));
+        assert_eq!(headers[header::JOB], H::Text("j".to_owned()));
+    }
+
+    #[test]
+    fn headers_and_errors_too_large_for_a_frame_are_cut() {
+        let mut message = Message::default();
+        let headers = &mut message.properties.headers;
+        headers.insert("huge".to_owned(), H::Bytes(vec![0; 110 * 1024]));
+        headers.insert("large".to_owned(), H::Text("x".repeat(12 * 1024)));
+        headers.insert("small".to_owned(), H::Bool(true));
+        let task = task(1, 0, 0, message);
+        let failure = Failure {
+            class: ErrorClass::Failed,
+            error: "é".repeat(4000),
+        };
+        let copy = copy(
+            &facts(),
+            Ticket(0),
+            &task,
+            &judge_dead(failure, UnixMillis(0)),
+        );
+        let headers = &copy.properties.headers;
+        assert!(
+            !headers.contains_key("huge")
+                && headers.contains_key("large")
+                && headers.contains_key("small")
+        );
+        assert_eq!(headers[header::DROPPED], H::I64(1));
+        assert_eq!(
+            headers[header::ERROR].as_text().map(str::len),
+            Some(ERROR_ROOM)
+        );
+    }
+}

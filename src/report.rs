@@ -1,0 +1,143 @@
+//! What a running daemon says of itself: the shape of `status --json`, and of the answers on the control socket.
+//!
+//! Every number is measured. What is not known is absent (`null`), never guessed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this shape. It grows by fields; an incompatible change would count it up.
+pub const SCHEMA: u32 = 1;
+
+/// The whole status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`]
+    pub schema: u32,
+    /// Of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Whole seconds since the start.
+    pub uptime_s: u64,
+    /// `running` or `stopping`.
+    pub state: String,
+    /// Whether there is no problem.
+    pub healthy: bool,
+    /// One sentence each: what is wrong and what to do.
+    pub problems: Vec<String>,
+    /// The connections.
+    pub broker: Broker,
+    /// The SQLite file.
+    pub store: Store,
+    /// By name.
+    pub jobs: BTreeMap<String, Job>,
+}
+
+/// The broker as the daemon's connections see it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Broker {
+    /// Whether every connection stands.
+    pub connected: bool,
+    /// `host:port` of the first job's connection.
+    pub host: Option<String>,
+    /// Virtual host.
+    pub vhost: Option<String>,
+    /// Product and version.
+    pub server: Option<String>,
+    /// Whether the broker refuses to take copies for now (a resource alarm).
+    pub blocked: bool,
+    /// Connections that were lost and made again, over all jobs and the publisher.
+    pub reconnects: u64,
+}
+
+/// The store.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Store {
+    /// The file.
+    pub path: String,
+    /// Remembered attempts.
+    pub records: Option<i64>,
+    /// Bytes of the file.
+    pub bytes: Option<u64>,
+    /// Bytes of its write-ahead log.
+    pub wal_bytes: Option<u64>,
+    /// Commits since the start.
+    pub commits: Option<u64>,
+    /// Milliseconds of the last commit.
+    pub last_commit_ms: Option<f64>,
+}
+
+/// One job. Counts are since the start of the daemon.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Job {
+    /// `running`, `connecting`, `paused`, `probing`, `draining` or `silent` (it did not answer in time).
+    pub state: String,
+    /// Why it is not running.
+    pub reason: Option<String>,
+    /// Handlers at work.
+    pub running: usize,
+    /// Messages received that wait for a worker.
+    pub buffered: usize,
+    /// Deliveries.
+    pub received: u64,
+    /// Tasks that a handler completed.
+    pub done: u64,
+    /// Deliveries that were dropped because their key is done or in flight.
+    pub duplicates: u64,
+    /// Failed attempts that will be tried again.
+    pub retried: u64,
+    /// Messages dead-lettered.
+    pub dead: u64,
+    /// Deliveries handed back to their queue.
+    pub requeued: u64,
+    /// Attempts ended by a signal.
+    pub crashed: u64,
+    /// Ack frames sent.
+    pub acks: u64,
+    /// Completed tasks a second, over the last minute.
+    pub rate_1m: f64,
+    /// Milliseconds in the handler.
+    pub run_ms: Percentiles,
+    /// Milliseconds from delivery to start.
+    pub wait_ms: Percentiles,
+    /// By name.
+    pub queues: BTreeMap<String, Queue>,
+    /// Where its failures go.
+    pub dead_letter: DeadLetter,
+    /// The last failure's text.
+    pub last_error: Option<String>,
+    /// Messages whose copy waits for the broker's confirm.
+    pub forwarding: usize,
+    /// Connections that were lost and made again.
+    pub reconnects: u64,
+}
+
+/// Over the last one to two minutes; absent without samples.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
+    /// 99th percentile.
+    pub p99: Option<f64>,
+}
+
+/// A work queue, as the broker counts it.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Queue {
+    /// Messages ready for delivery.
+    pub ready: Option<u32>,
+    /// Consumers, ours and others'.
+    pub consumers: Option<u32>,
+}
+
+/// A dead-letter queue.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its name.
+    pub queue: String,
+    /// Messages in it.
+    pub ready: Option<u32>,
+}
