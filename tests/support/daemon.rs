@@ -21,39 +21,49 @@ pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(20);
 /// A daemon of one test. It can be ended and started again on the same folder; dropped, it is killed.
 pub struct Daemon {
     folder: TempDir,
+    /// What stands below `[broker]`, and all tables but `broker`, `store` and `control`.
+    configuration: (String, String),
+    store: PathBuf,
     environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl Daemon {
-    /// A daemon for that vhost, with these `[jobs...]` tables (and any other but `broker`, `store` and `control`).
+    /// A daemon for that vhost, with these `[jobs...]` tables (and any other but `broker`, `store` and `control`). It
+    /// reconnects quickly, so that tests of outages do.
     pub fn new(vhost: &Vhost, rest: &str) -> Self {
-        Self::with_broker(
-            &format!(
-                "urls = [\"{}\"]\nreconnect = {{ initial = \"50ms\", max = \"500ms\" }}",
-                vhost.url()
-            ),
-            rest,
-        )
+        let reconnect = "reconnect = { initial = \"50ms\", max = \"500ms\" }";
+        Self::with_broker(&format!("urls = [\"{}\"]\n{reconnect}", vhost.url()), rest)
     }
 
     /// The same with the whole content of `[broker]`.
     pub fn with_broker(broker: &str, rest: &str) -> Self {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
-        let daemon = Self {
-            folder,
-            environment: Vec::new(),
-            child: None,
-        };
-        daemon.configure(broker, rest);
+        let store = folder.path().join("warrend.db");
+        let configuration = (broker.to_owned(), rest.to_owned());
+        let daemon = Self { folder, configuration, store, environment: Vec::new(), child: None };
+        daemon.write();
         daemon
     }
 
     /// Writes the configuration anew; the next start reads it.
-    pub fn configure(&self, broker: &str, rest: &str) {
-        let folder = self.folder.path().display();
+    pub fn configure(&mut self, broker: &str, rest: &str) {
+        self.configuration = (broker.to_owned(), rest.to_owned());
+        self.write();
+    }
+
+    /// Puts the store elsewhere: the temporary folder may be in memory, where a commit costs nothing.
+    pub fn store_at(&mut self, path: PathBuf) {
+        self.store = path;
+        self.write();
+    }
+
+    fn write(&self) {
+        let (broker, rest) = &self.configuration;
+        let socket = self.folder.path().join("sock");
         let text = format!(
-            "[broker]\n{broker}\n\n[store]\npath = \"{folder}/warrend.db\"\n\n[control]\nsocket = \"{folder}/sock\"\n\n{rest}\n"
+            "[broker]\n{broker}\n\n[store]\npath = {:?}\n\n[control]\nsocket = {socket:?}\n\n{rest}\n",
+            self.store
         );
         fs::write(self.config_path(), text).expect("the configuration can be written");
     }
@@ -74,8 +84,8 @@ impl Daemon {
     }
 
     /// The store's file.
-    pub fn store_path(&self) -> PathBuf {
-        self.folder.path().join("warrend.db")
+    pub fn store_path(&self) -> &Path {
+        &self.store
     }
 
     fn log_path(&self) -> PathBuf {
