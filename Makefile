@@ -1,0 +1,96 @@
+# warrend: everything a newcomer, a developer and CI run. `make` alone lists it.
+#
+# On a bare Debian 12 with a Rust toolchain, `make demo` and `make test` need nothing else: what is missing is installed
+# from Debian's packages, and a private RabbitMQ node is started below target/. See tests/support.
+
+SHELL = /bin/sh
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+CARGO_HOME ?= $(HOME)/.cargo
+export CARGO_TARGET_DIR
+export PATH := $(PATH):$(CARGO_HOME)/bin
+
+PREFIX = /usr/local
+DESTDIR =
+SYSTEMD = $(PREFIX)/lib/systemd
+TMPFILES = $(PREFIX)/lib/tmpfiles.d
+SYSUSERS = $(PREFIX)/lib/sysusers.d
+SYSCONFDIR = /etc
+
+# Passed on: ARGS="name_of_a_test" make test
+ARGS =
+# Rounds of the benchmark.
+ROUNDS = 3
+
+support = tests/support
+scripts = $(wildcard $(support)/*.sh examples/handlers/*.sh)
+
+.PHONY: help deps deps-broker build demo test check bench broker-start broker-stop install clean
+
+help:
+	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
+	@echo 'make test           every test, those against a real RabbitMQ included; one of them: make test ARGS=NAME'
+	@echo 'make check          formatting, lints and documentation, without warnings'
+	@echo 'make bench          throughput against a bare consumer; ROUNDS=3'
+	@echo 'make build          the release binary'
+	@echo 'make install        binary, systemd unit and example configuration; DESTDIR= PREFIX=/usr/local'
+	@echo 'make deps           installs what a build needs; the other targets call it'
+	@echo 'make broker-start   the private RabbitMQ node, kept running: tests start faster'
+	@echo 'make broker-stop    ends it'
+	@echo 'make clean          removes everything built'
+	@echo
+	@echo 'WARREND_AMQP_URL=amqp://... uses a broker that runs already instead of the private node.'
+
+deps:
+	@sh $(support)/deps.sh
+
+# The private node's packages are asked for only where that node is used.
+deps-broker:
+	@sh $(support)/deps.sh $(if $(WARREND_AMQP_URL),,broker)
+
+build: deps
+	cargo build --release --locked
+
+demo: deps-broker
+	@echo 'building warrend (about a minute the first time)'
+	@cargo build --locked --quiet
+	@bash $(support)/demo.sh
+
+# Some tests restart their broker: they bring a node of their own, so RabbitMQ is installed in any case.
+test:
+	@sh $(support)/deps.sh broker
+	bash $(support)/with-broker.sh cargo test --locked $(ARGS)
+
+check: deps
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	@for script in $(scripts); do \
+		case $$(head -n 1 $$script) in *bash*) shell=bash ;; *) shell=sh ;; esac; \
+		echo "$$shell -n $$script"; $$shell -n $$script || exit 1; \
+	done
+	@bash $(support)/check-unit.sh
+
+bench: deps-broker
+	ROUNDS=$(ROUNDS) bash $(support)/with-broker.sh cargo bench --locked --bench drain
+
+broker-start: deps-broker
+	@bash $(support)/broker.sh start
+
+broker-stop:
+	@bash $(support)/broker.sh stop
+
+# Run as root after `make build`: root seldom has a Rust toolchain. An existing configuration is not touched.
+install:
+	@test -x $(CARGO_TARGET_DIR)/release/warrend || { echo 'no release binary: run `make build` first' >&2; exit 1; }
+	install -D -m 755 $(CARGO_TARGET_DIR)/release/warrend $(DESTDIR)$(PREFIX)/bin/warrend
+	install -d $(DESTDIR)$(SYSTEMD)/system
+	sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/warrend.service >$(DESTDIR)$(SYSTEMD)/system/warrend.service
+	chmod 644 $(DESTDIR)$(SYSTEMD)/system/warrend.service
+	install -D -m 644 systemd/warrend.sysusers.conf $(DESTDIR)$(SYSUSERS)/warrend.conf
+	install -D -m 644 systemd/warrend.tmpfiles.conf $(DESTDIR)$(TMPFILES)/warrend.conf
+	install -d -m 755 $(DESTDIR)$(SYSCONFDIR)/warrend/jobs.d
+	install -m 644 config/warrend.toml $(DESTDIR)$(SYSCONFDIR)/warrend/warrend.toml.example
+
+clean:
+	@bash $(support)/broker.sh stop
+	cargo clean

@@ -1,0 +1,6 @@
+//! The integration tests: the real binary against a real RabbitMQ. `make test` brings both together.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod tools;

@@ -1,0 +1,399 @@
+//! The broker that the tests share, and a vhost of its own for each test.
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use amiquip::{
+    AmqpProperties, Channel, Confirm, Connection, Delivery, FieldTable, Publish,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::management::{Management, escape};
+
+/// Unconfirmed messages at one time: enough to hide the round trip, too few to fill the broker's memory.
+const CONFIRM_WINDOW: usize = 1000;
+
+/// How long the broker may take for what it does at once when it is well.
+pub const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running RabbitMQ.
+#[derive(Clone)]
+pub struct Broker {
+    url: Url,
+    management: Management,
+}
+
+impl Broker {
+    /// The broker that `make test` started or was given. Fails the test where there is none: a test that needs a
+    /// broker and has none has not passed.
+    pub fn get() -> &'static Self {
+        static BROKER: OnceLock<Broker> = OnceLock::new();
+        BROKER.get_or_init(|| match Self::from_environment() {
+            Ok(broker) => broker,
+            Err(why) => panic!(
+                "no broker ({why}): run `make test`, or `make broker-start` and `eval \"$(tests/support/broker.sh env)\"`"
+            ),
+        })
+    }
+
+    fn from_environment() -> Result<Self, String> {
+        let variable = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
+        Self::at(
+            &variable("WARREND_TEST_AMQP_URL")?,
+            &variable("WARREND_TEST_MANAGEMENT_URL")?,
+        )
+    }
+
+    /// The broker at these addresses, once its management API answers.
+    pub fn at(amqp_url: &str, management_url: &str) -> Result<Self, String> {
+        let url =
+            Url::parse(amqp_url).map_err(|error| format!("the AMQP URL is wrong: {error}"))?;
+        let password = url.password().unwrap_or("guest");
+        let user = if url.username().is_empty() {
+            "guest"
+        } else {
+            url.username()
+        };
+        let management = Management::new(management_url, user, password)?;
+        management.call("GET", "/api/overview", None)?;
+        Ok(Self { url, management })
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> String {
+        format!(
+            "{}:{}",
+            self.url.host_str().unwrap_or("localhost"),
+            self.url.port().unwrap_or(5672)
+        )
+    }
+
+    /// The management API.
+    pub fn management(&self) -> &Management {
+        &self.management
+    }
+}
+
+/// A virtual host of one test; deleted with everything in it when it is dropped.
+pub struct Vhost {
+    broker: Broker,
+    name: String,
+    /// Opened when it is first needed, and anew after somebody closed it.
+    session: RefCell<Option<Connection>>,
+}
+
+impl Vhost {
+    /// On the broker that the tests share.
+    pub fn new() -> Self {
+        Self::on(Broker::get())
+    }
+
+    /// On that broker.
+    pub fn on(broker: &Broker) -> Self {
+        let name = format!("warrend-test-{}", super::random_uuid().simple());
+        let vhost = Self {
+            broker: broker.clone(),
+            name,
+            session: RefCell::new(None),
+        };
+        vhost.call("PUT", &format!("/api/vhosts/{}", vhost.name), None);
+        let user = if broker.url.username().is_empty() {
+            "guest"
+        } else {
+            broker.url.username()
+        };
+        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        vhost.call(
+            "PUT",
+            &format!("/api/permissions/{}/{}", vhost.name, escape(user)),
+            Some(&all),
+        );
+        vhost
+    }
+
+    /// Its name, which needs no escaping anywhere.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The AMQP URL that leads into it.
+    pub fn url(&self) -> String {
+        let mut url = self.broker.url.clone();
+        url.set_path(&self.name);
+        url.into()
+    }
+
+    /// The broker it is on.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        match self.broker.management.call(method, path, body) {
+            Ok(answer) => answer,
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    /// Lends a fresh channel. One that the broker closes (a passive declaration of what is not there) harms nothing else.
+    pub fn with_channel<T>(
+        &self,
+        work: impl FnOnce(&Channel) -> amiquip::Result<T>,
+    ) -> amiquip::Result<T> {
+        let mut session = self.session.borrow_mut();
+        let opened = session
+            .as_mut()
+            .and_then(|connection| connection.open_channel(None).ok());
+        let channel = match opened {
+            Some(channel) => channel,
+            None => {
+                *session = None;
+                session
+                    .insert(Connection::insecure_open(&self.url())?)
+                    .open_channel(None)?
+            }
+        };
+        let outcome = work(&channel);
+        // Already closed where the work failed.
+        let _ = channel.close();
+        outcome
+    }
+
+    fn with_channel_or_fail<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&Channel) -> amiquip::Result<T>,
+    ) -> T {
+        match self.with_channel(work) {
+            Ok(value) => value,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+
+    /// Declares a durable classic queue.
+    pub fn declare(&self, queue: &str) {
+        self.declare_with(queue, FieldTable::new());
+    }
+
+    /// Declares a durable queue with these arguments.
+    pub fn declare_with(&self, queue: &str, arguments: FieldTable) {
+        let options = QueueDeclareOptions {
+            durable: true,
+            arguments,
+            ..QueueDeclareOptions::default()
+        };
+        self.with_channel_or_fail("declare", |channel| {
+            channel.queue_declare(queue, options).map(drop)
+        });
+    }
+
+    /// Puts one message into the queue, confirmed.
+    pub fn publish(&self, queue: &str, body: impl Into<Vec<u8>>, properties: AmqpProperties) {
+        self.publish_all(queue, [(body.into(), properties)]);
+    }
+
+    /// Puts the messages into the queue, all confirmed when it returns.
+    pub fn publish_all(
+        &self,
+        queue: &str,
+        messages: impl IntoIterator<Item = (Vec<u8>, AmqpProperties)>,
+    ) {
+        self.publish_to("", queue, messages);
+    }
+
+    /// Publishes to an exchange, all confirmed when it returns.
+    pub fn publish_to(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        messages: impl IntoIterator<Item = (Vec<u8>, AmqpProperties)>,
+    ) {
+        self.with_channel_or_fail("publish", |channel| {
+            let mut confirms = Confirms::open(channel)?;
+            for (body, properties) in messages {
+                channel.basic_publish(
+                    exchange,
+                    Publish::with_properties(&body, routing_key, properties),
+                )?;
+                confirms.published(CONFIRM_WINDOW);
+            }
+            confirms.published_all();
+            Ok(())
+        });
+    }
+
+    /// Takes one message out.
+    pub fn get(&self, queue: &str) -> Option<Delivery> {
+        self.with_channel_or_fail("get", |channel| {
+            Ok(channel.basic_get(queue, true)?.map(|got| got.delivery))
+        })
+    }
+
+    /// Takes everything out that is ready.
+    pub fn drain(&self, queue: &str) -> Vec<Delivery> {
+        self.with_channel_or_fail("drain", |channel| {
+            let mut deliveries = Vec::new();
+            while let Some(got) = channel.basic_get(queue, true)? {
+                deliveries.push(got.delivery);
+            }
+            Ok(deliveries)
+        })
+    }
+
+    /// Messages that wait in the queue; those that a consumer holds are not counted. `None`: there is no such queue.
+    pub fn ready(&self, queue: &str) -> Option<u32> {
+        self.passive(queue, |queue| queue.declared_message_count())
+    }
+
+    /// Consumers of the queue. `None`: there is no such queue.
+    pub fn consumers(&self, queue: &str) -> Option<u32> {
+        self.passive(queue, |queue| queue.declared_consumer_count())
+    }
+
+    fn passive(
+        &self,
+        queue: &str,
+        read: impl FnOnce(&amiquip::Queue<'_>) -> Option<u32>,
+    ) -> Option<u32> {
+        self.with_channel(|channel| Ok(read(&channel.queue_declare_passive(queue)?)))
+            .ok()
+            .flatten()
+    }
+
+    /// Empties the queue.
+    pub fn purge(&self, queue: &str) {
+        self.with_channel_or_fail("purge", |channel| channel.queue_purge(queue).map(drop));
+    }
+
+    /// Deletes the queue, whoever uses it.
+    pub fn delete_queue(&self, queue: &str) {
+        self.with_channel_or_fail("delete", |channel| {
+            channel
+                .queue_delete(queue, QueueDeleteOptions::default())
+                .map(drop)
+        });
+    }
+
+    /// The names of all queues in it.
+    pub fn queues(&self) -> Vec<String> {
+        names(&self.call(
+            "GET",
+            &format!("/api/queues/{}?columns=name", self.name),
+            None,
+        ))
+    }
+
+    fn hang_up(&self) {
+        if let Some(connection) = self.session.borrow_mut().take() {
+            // Somebody may have closed it before us.
+            let _ = connection.close();
+        }
+    }
+
+    /// The connections of others into this vhost, as far as the management API knows: it learns of a new one at once,
+    /// of a closed one a moment later.
+    pub fn connections(&self) -> Vec<String> {
+        self.hang_up();
+        names(&self.call(
+            "GET",
+            &format!("/api/vhosts/{}/connections", self.name),
+            None,
+        ))
+    }
+
+    /// Has the broker close every connection into this vhost, and says how many those were.
+    pub fn close_connections(&self) -> usize {
+        let names = self.connections();
+        // One that ended since is none to close.
+        let close = |name: &&String| {
+            self.broker
+                .management
+                .call(
+                    "DELETE",
+                    &format!("/api/connections/{}", escape(name)),
+                    None,
+                )
+                .is_ok()
+        };
+        names.iter().filter(close).count()
+    }
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        self.hang_up();
+        // Its broker may be gone: a test that stopped it has nothing left to delete.
+        let _ = self
+            .broker
+            .management
+            .call("DELETE", &format!("/api/vhosts/{}", self.name), None);
+    }
+}
+
+/// The `name` of every entry of a listing.
+fn names(listing: &Value) -> Vec<String> {
+    let name = |entry: &Value| entry["name"].as_str().map(str::to_owned);
+    listing
+        .as_array()
+        .map(|entries| entries.iter().filter_map(name).collect())
+        .unwrap_or_default()
+}
+
+/// Publisher confirms of one channel.
+pub struct Confirms {
+    receiver: crossbeam_channel::Receiver<Confirm>,
+    smoother: amiquip::ConfirmSmoother,
+    open: usize,
+}
+
+impl Confirms {
+    /// Puts the channel into confirm mode.
+    pub fn open(channel: &Channel) -> amiquip::Result<Self> {
+        channel.enable_publisher_confirms()?;
+        let receiver = channel.listen_for_publisher_confirms()?;
+        Ok(Self {
+            receiver,
+            smoother: amiquip::ConfirmSmoother::new(),
+            open: 0,
+        })
+    }
+
+    /// Call it after each publish: it waits while `window` messages are not confirmed.
+    pub fn published(&mut self, window: usize) {
+        self.open += 1;
+        while self.open >= window {
+            self.wait();
+        }
+    }
+
+    /// Waits until all are confirmed.
+    pub fn published_all(&mut self) {
+        while self.open > 0 {
+            self.wait();
+        }
+    }
+
+    fn wait(&mut self) {
+        let confirm = self
+            .receiver
+            .recv_timeout(BROKER_TIMEOUT)
+            .expect("the broker confirms in time");
+        for confirm in self.smoother.process(confirm) {
+            assert!(
+                matches!(confirm, Confirm::Ack(_)),
+                "the broker refused a message"
+            );
+            self.open -= 1;
+        }
+    }
+}
+
+/// The properties of a persistent message with this id.
+pub fn with_id(id: &str) -> AmqpProperties {
+    AmqpProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id(id.to_owned())
+}

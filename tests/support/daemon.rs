@@ -1,0 +1,257 @@
+//! The real `warrend` binary, with its own folder, configuration, store and log.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::broker::Vhost;
+use super::holds_within;
+
+/// Lines of the log that a failure shows.
+const LOG_TAIL: usize = 40;
+
+/// How long the daemon may take for what needs no handler: starting, stopping, answering.
+pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A daemon of one test. It can be ended and started again on the same folder; dropped, it is killed.
+pub struct Daemon {
+    folder: TempDir,
+    /// What stands below `[broker]`, and all tables but `broker`, `store` and `control`.
+    configuration: (String, String),
+    store: PathBuf,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// A daemon for that vhost, with these `[jobs...]` tables (and any other but `broker`, `store` and `control`). It
+    /// reconnects quickly, so that tests of outages do.
+    pub fn new(vhost: &Vhost, rest: &str) -> Self {
+        let reconnect = "reconnect = { initial = \"50ms\", max = \"500ms\" }";
+        Self::with_broker(&format!("urls = [\"{}\"]\n{reconnect}", vhost.url()), rest)
+    }
+
+    /// The same with the whole content of `[broker]`.
+    pub fn with_broker(broker: &str, rest: &str) -> Self {
+        let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
+        let store = folder.path().join("warrend.db");
+        let configuration = (broker.to_owned(), rest.to_owned());
+        let daemon = Self { folder, configuration, store, environment: Vec::new(), child: None };
+        daemon.write();
+        daemon
+    }
+
+    /// Writes the configuration anew; the next start reads it.
+    pub fn configure(&mut self, broker: &str, rest: &str) {
+        self.configuration = (broker.to_owned(), rest.to_owned());
+        self.write();
+    }
+
+    /// Puts the store elsewhere: the temporary folder may be in memory, where a commit costs nothing.
+    pub fn store_at(&mut self, path: PathBuf) {
+        self.store = path;
+        self.write();
+    }
+
+    fn write(&self) {
+        let (broker, rest) = &self.configuration;
+        let socket = self.folder.path().join("sock");
+        let text = format!(
+            "[broker]\n{broker}\n\n[store]\npath = {:?}\n\n[control]\nsocket = {socket:?}\n\n{rest}\n",
+            self.store
+        );
+        fs::write(self.config_path(), text).expect("the configuration can be written");
+    }
+
+    /// Adds a variable to the environment of every later start.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Its folder: a place for a handler and its journal too.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("warrend.toml")
+    }
+
+    /// The store's file.
+    pub fn store_path(&self) -> &Path {
+        &self.store
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// `warrend -c FILE` in an environment of its own: a developer's WARREND_CONFIG or RUST_LOG must not change a test.
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_warrend"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .env("HOME", self.folder.path())
+            .env("RUST_BACKTRACE", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .arg("-c")
+            .arg(self.config_path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a one-shot command such as `["check"]` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command()
+            .args(arguments)
+            .output()
+            .expect("the built binary runs")
+    }
+
+    /// Starts `warrend run` and returns at once.
+    pub fn spawn(&mut self, arguments: &[&str]) {
+        assert!(self.child.is_none(), "the daemon of this test runs already");
+        let log = || -> File {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.log_path())
+                .expect("the log can be opened")
+        };
+        let child = self
+            .command()
+            .arg("run")
+            .args(arguments)
+            .stdout(log())
+            .stderr(log())
+            .spawn();
+        self.child = Some(child.expect("the built binary runs"));
+    }
+
+    /// Starts `warrend run`, and returns once it is connected and every job runs.
+    pub fn start(&mut self) {
+        self.spawn(&[]);
+        self.wait_until(
+            "the daemon runs and is connected",
+            DAEMON_TIMEOUT,
+            |daemon| {
+                assert!(
+                    daemon.is_alive(),
+                    "the daemon ended while it started\n{}",
+                    daemon.log_tail()
+                );
+                daemon.status().is_some_and(|status| {
+                    let jobs = status["jobs"].as_object();
+                    status["broker"]["connected"] == true
+                        && jobs
+                            .is_some_and(|jobs| jobs.values().all(|job| job["state"] == "running"))
+                })
+            },
+        );
+    }
+
+    /// What `warrend status --json` says; `None` while there is no answer.
+    pub fn status(&self) -> Option<Value> {
+        serde_json::from_slice(&self.run(&["status", "--json"]).stdout).ok()
+    }
+
+    /// One number of a job's status, such as `done`; 0 while there is no answer.
+    pub fn counter(&self, job: &str, name: &str) -> u64 {
+        self.status()
+            .and_then(|status| status["jobs"][job][name].as_u64())
+            .unwrap_or_default()
+    }
+
+    /// Waits for a condition on the daemon. A failure shows the end of its log.
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut condition: impl FnMut(&mut Self) -> bool,
+    ) {
+        let held = holds_within(timeout, || condition(self));
+        assert!(held, "not within {timeout:?}: {what}\n{}", self.log_tail());
+    }
+
+    /// Whether the process lives.
+    pub fn is_alive(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Its process id, while it is started.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let child = self
+            .child
+            .as_ref()
+            .expect("the daemon of this test is started");
+        kill_process(Pid::from_child(child), signal)
+            .expect("a child that was not waited for can be signalled");
+    }
+
+    /// SIGTERM, and the exit that follows.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_exit(Duration::from_secs(40))
+    }
+
+    /// SIGKILL: what a crash leaves is what the next start finds.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // One that ended by itself is as dead.
+            let _ = child.kill();
+            child.wait().expect("a killed child can be waited for");
+        }
+    }
+
+    /// Waits for its own end.
+    pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
+        let mut status = None;
+        self.wait_until("the daemon ends", timeout, |daemon| {
+            let child = daemon
+                .child
+                .as_mut()
+                .expect("the daemon of this test is started");
+            status = child.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        self.child = None;
+        status.expect("the wait above ended with one")
+    }
+
+    /// Everything it wrote so far, over all its starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of its log, for failure texts.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!(
+            "--- the end of the daemon's log\n{}",
+            lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+        )
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}

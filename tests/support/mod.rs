@@ -1,0 +1,50 @@
+//! What the integration tests and the benchmark need around the real binary: a broker, a vhost, a daemon, a journal.
+//!
+//! Nothing here is a stand-in: the broker is RabbitMQ, the daemon is the built binary, handlers are processes.
+//! `make test` starts a private node and says in the environment where it is.
+
+pub mod broker;
+pub mod daemon;
+pub mod journal;
+pub mod management;
+pub mod node;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` holds; fails the test with `what` after `timeout`.
+pub fn wait_until(what: &str, timeout: Duration, condition: impl FnMut() -> bool) {
+    assert!(
+        holds_within(timeout, condition),
+        "not within {timeout:?}: {what}"
+    );
+}
+
+/// Whether `condition` came to hold within `timeout`. It is looked at once more at the very end.
+pub fn holds_within(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A file of this folder.
+pub fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/support")
+        .join(name)
+}
+
+/// A UUIDv4, as publishers like it for message ids.
+pub fn random_uuid() -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
+}

@@ -1,0 +1,92 @@
+//! A private RabbitMQ node of one test, for those that stop, kill and restart their broker.
+
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::broker::Broker;
+use super::script;
+
+/// A node of its own, beside the one that the tests share. Takes 5 to 20 s to start; ended when it is dropped.
+pub struct Node {
+    folder: TempDir,
+    broker: Broker,
+}
+
+impl Node {
+    /// Starts one with empty folders.
+    pub fn start() -> Self {
+        let folder = TempDir::with_prefix("warrend-node-").expect("a temporary folder can be made");
+        run(&folder, "start");
+        let exports = run(&folder, "env");
+        let value = |name: &str| {
+            let value = exports.lines().find_map(|line| {
+                line.strip_prefix("export ")?
+                    .strip_prefix(name)?
+                    .strip_prefix('=')
+            });
+            value
+                .unwrap_or_else(|| panic!("broker.sh env says {name}: {exports}"))
+                .to_owned()
+        };
+        let broker = Broker::at(
+            &value("WARREND_TEST_AMQP_URL"),
+            &value("WARREND_TEST_MANAGEMENT_URL"),
+        );
+        match broker {
+            Ok(broker) => Self { folder, broker },
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    /// The broker that it serves. Its address stays the same over restarts.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Stops it in good order; its data stays.
+    pub fn stop(&self) {
+        run(&self.folder, "stop");
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&self) {
+        run(&self.folder, "kill");
+    }
+
+    /// Brings it back with its data, and returns once it serves.
+    pub fn start_again(&self) {
+        run(&self.folder, "start");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Nothing to keep: a kill is quicker, and `stop` then ends the epmd.
+        for command in ["kill", "stop"] {
+            let _ = broker_sh(&self.folder, command).output();
+        }
+    }
+}
+
+fn broker_sh(folder: &TempDir, command: &str) -> Command {
+    let mut script = Command::new(script("broker.sh"));
+    script
+        .arg(command)
+        .env("WARREND_BROKER_DIR", folder.path())
+        .env_remove("WARREND_AMQP_URL")
+        .stdin(Stdio::null());
+    script
+}
+
+fn run(folder: &TempDir, command: &str) -> String {
+    let output = broker_sh(folder, command)
+        .output()
+        .expect("bash runs broker.sh");
+    assert!(
+        output.status.success(),
+        "broker.sh {command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
