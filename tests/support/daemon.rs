@@ -41,7 +41,13 @@ impl Daemon {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
-        let daemon = Self { folder, configuration, store, environment: Vec::new(), child: None };
+        let daemon = Self {
+            folder,
+            configuration,
+            store,
+            environment: Vec::new(),
+            child: None,
+        };
         daemon.write();
         daemon
     }
