@@ -1,6 +1,6 @@
 //! `warrend check`: judges the configuration and says what it would run, without a broker.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::config::{self, Handler, Job, Loaded, Report};
@@ -18,6 +18,16 @@ pub enum Format {
     },
     /// For programs: see [`Report::to_json`].
     Json,
+}
+
+impl Format {
+    /// Text for what `err` is: in colour on a terminal, unless `NO_COLOR` is set and not empty.
+    pub fn text(err: &impl IsTerminal, env: &dyn Fn(&str) -> Option<String>) -> Self {
+        let wanted = env("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self::Text {
+            color: wanted && err.is_terminal(),
+        }
+    }
 }
 
 /// Judges the configuration at `path` and gives the exit code: 0 or [`EXIT_CONFIG`].
