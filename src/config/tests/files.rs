@@ -23,6 +23,12 @@ fn files_that_cannot_be_read() {
     let folder = Folder::new("");
     folder.write("warrend.toml", b"[broker]\nurls = \"\xff\"\n");
     assert_eq!(outline(&folder.faulty()), ["2:9 this file is not UTF-8"]);
+    // The byte is shown as a character of three: the caret takes all of it.
+    let rendered = folder.faulty().to_string();
+    assert!(
+        rendered.contains("2 | urls = \"\u{fffd}\"\n  |         ^"),
+        "{rendered}"
+    );
     let gone = load(&folder.0.path().join("gone.toml"), &environment).expect_err("no such file");
     assert!(
         outline(&gone)[0].starts_with("gone.toml:0:0 cannot read this file: No such file"),
