@@ -74,9 +74,15 @@ impl Daemon {
         fs::write(self.config_path(), text).expect("the configuration can be written");
     }
 
-    /// Adds a variable to the environment of every later start.
+    /// Sets a variable in the environment of every later start.
     pub fn env(&mut self, name: &str, value: &str) {
+        self.env_remove(name);
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes it out again.
+    pub fn env_remove(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
     }
 
     /// Its folder: a place for a handler and its journal too.
