@@ -4,5 +4,6 @@
 mod support;
 
 mod crash;
+mod failpoints;
 mod scene;
 mod tools;

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::support::broker::{Vhost, with_id};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
 use crate::support::records::Records;
+use crate::support::wait_until;
 
 /// The work queue.
 pub const QUEUE: &str = "work";
@@ -89,7 +90,10 @@ pub struct Scene {
 /// What the store held after each crash of the daemon.
 #[derive(Default)]
 struct Crashes {
-    count: usize,
+    /// By crash: the attempts that had run, or begun to, without a record. They run again.
+    in_vain: Vec<usize>,
+    /// The journal's length at the last crash.
+    runs: usize,
     /// By key: how many runs the journal held when the key was first seen done.
     done: BTreeMap<String, usize>,
     /// By key and attempt: the same for its record, whatever the outcome.
@@ -195,14 +199,21 @@ impl Scene {
         });
     }
 
-    /// Call it when the daemon has crashed: notes what was recorded by then.
+    /// Call it when the daemon has crashed: notes what was recorded by then, and which runs were in vain.
     pub fn note_crash(&mut self) {
-        assert!(!self.daemon.is_alive(), "a daemon that crashed is dead");
-        // A handler that outlived the daemon may still write its line, but not one whose end was recorded.
-        let runs = self.journal.len();
+        wait_until("handlers end with their daemon", DAEMON_TIMEOUT, || {
+            !self.daemon.has_processes()
+        });
+        let lines = self.journal.lines();
+        let runs = lines.len();
         let records = Records::read(self.daemon.store_path());
         let crashes = &mut self.crashes;
-        crashes.count += 1;
+        let in_vain = lines[crashes.runs..]
+            .iter()
+            .filter(|(key, run)| !records.ended.contains(&(key.clone(), run.attempt)))
+            .count();
+        crashes.runs = runs;
+        crashes.in_vain.push(in_vain);
         crashes.owed_dead.extend(records.owed_dead);
         for key in records.done {
             crashes.done.entry(key).or_insert(runs);
@@ -232,7 +243,7 @@ impl Scene {
         let (runs, extra_runs) = self.judge_runs();
         Verdict {
             messages: self.published.len(),
-            crashes: self.crashes.count,
+            crashes: self.crashes.in_vain.len(),
             runs,
             extra_runs,
             dead,
@@ -265,7 +276,7 @@ impl Scene {
         let wrong: Vec<_> = doubled
             .iter()
             .filter(|(key, count)| {
-                **count > 1 + self.crashes.count || !self.crashes.owed_dead.contains(*key)
+                **count > 1 + self.crashes.in_vain.len() || !self.crashes.owed_dead.contains(*key)
             })
             .collect();
         assert!(wrong.is_empty(), "dead letters too often: {wrong:?}");
@@ -308,11 +319,11 @@ impl Scene {
         });
         same("attempts that ran", &needed.collect(), &seen);
         let extra = lines.len() - self.runs_needed();
-        let most = self.crashes.count * self.concurrency;
+        let in_vain = &self.crashes.in_vain;
+        assert_eq!(extra, in_vain.iter().sum::<usize>(), "runs that a crash explains");
         assert!(
-            extra <= most,
-            "{extra} runs too many over {} crashes; at most {most} attempts can have been running",
-            self.crashes.count
+            in_vain.iter().all(|runs| *runs <= self.concurrency),
+            "more runs without a record than workers, by crash: {in_vain:?}"
         );
         (lines.len(), extra)
     }

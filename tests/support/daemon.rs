@@ -201,6 +201,18 @@ impl Daemon {
             .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Whether any process names its folder in its command line: the daemon itself, and handlers that live there.
+    pub fn has_processes(&self) -> bool {
+        let folder = self.folder.path().as_os_str().as_encoded_bytes();
+        let entries = fs::read_dir("/proc").expect("Linux has /proc");
+        // One that ended meanwhile has none.
+        let command_line = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
+        entries
+            .flatten()
+            .filter_map(command_line)
+            .any(|line| line.windows(folder.len()).any(|part| part == folder))
+    }
+
     /// Its process id, while it is started.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
