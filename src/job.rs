@@ -30,7 +30,7 @@ use crate::broker::publisher::{PublishRequest, Published};
 use crate::broker::{BrokerError, Incoming, Link, Session};
 use crate::policy::arrive;
 use crate::policy::gate::{Allowed, Gate};
-use crate::policy::inflight::{AckPolicy, Arrived, Ended, InFlight, Mark, Released};
+use crate::policy::inflight::{AckPolicy, Arrived, Census, Ended, InFlight, Mark, Released};
 use crate::policy::retry::{self, CopyFacts};
 use crate::policy::schedule::Schedule;
 use crate::store::{Batch, JobId, Reader, Request};
@@ -478,14 +478,16 @@ impl Job {
         self.phase == Phase::Working && self.gate.allowed() != Allowed::Nothing
     }
 
-    /// Step 2: gives tasks to free workers.
+    /// Step 2: gives tasks to free workers. A worker counts as busy until the record of its last task is durable, so that
+    /// a crash costs at most `concurrency` runs, and a disk that takes no records soon stops the handlers too.
     fn dispatch(&mut self) {
         let limit = match self.gate.allowed() {
             Allowed::Everything => self.config.concurrency,
             Allowed::OneProbe => 1,
             Allowed::Nothing => 0,
         };
-        while self.phase == Phase::Working && self.machine.census().running < limit {
+        let busy = |census: Census| census.running + census.recording;
+        while self.phase == Phase::Working && busy(self.machine.census()) < limit {
             let Some(ticket) = self.schedule.pop() else {
                 return;
             };
