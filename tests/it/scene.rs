@@ -194,9 +194,10 @@ impl Scene {
         const LINE: u64 = 19;
         let enough = self.journal.bytes() + runs * LINE;
         let journal = &self.journal;
-        self.daemon.wait_until("handlers run", WORK_TIMEOUT, |daemon| {
-            journal.bytes() >= enough || !daemon.is_alive()
-        });
+        self.daemon
+            .wait_until("handlers run", WORK_TIMEOUT, |daemon| {
+                journal.bytes() >= enough || !daemon.is_alive()
+            });
     }
 
     /// Call it when the daemon has crashed: notes what was recorded by then, and which runs were in vain.
@@ -266,9 +267,7 @@ impl Scene {
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
         for letter in self.vhost.drain(DEAD) {
             let id = letter.properties.message_id().clone();
-            *found
-                .entry(id.expect("ours have an id"))
-                .or_default() += 1;
+            *found.entry(id.expect("ours have an id")).or_default() += 1;
         }
         let dead: BTreeSet<_> = found.keys().cloned().collect();
         same("dead letters", &self.with_fate(Fate::is_dead), &dead);
@@ -286,7 +285,11 @@ impl Scene {
     /// Every message that is to be done is recorded so, and no other.
     fn judge_records(&self) {
         let records = Records::read(self.daemon.store_path());
-        same("done", &self.with_fate(|fate| !fate.is_dead()), &records.done);
+        same(
+            "done",
+            &self.with_fate(|fate| !fate.is_dead()),
+            &records.done,
+        );
         // The mark that a copy was confirmed may follow the ack; a crash in between loses it, and nothing else does.
         let unmarked: Vec<_> = records
             .owed_dead
@@ -314,13 +317,18 @@ impl Scene {
             }
             seen.insert(attempt);
         }
-        let needed = self.published.iter().flat_map(|(key, fate)| {
-            (1..=fate.attempts()).map(|attempt| (key.clone(), attempt))
-        });
+        let needed = self
+            .published
+            .iter()
+            .flat_map(|(key, fate)| (1..=fate.attempts()).map(|attempt| (key.clone(), attempt)));
         same("attempts that ran", &needed.collect(), &seen);
         let extra = lines.len() - self.runs_needed();
         let in_vain = &self.crashes.in_vain;
-        assert_eq!(extra, in_vain.iter().sum::<usize>(), "runs that a crash explains");
+        assert_eq!(
+            extra,
+            in_vain.iter().sum::<usize>(),
+            "runs that a crash explains"
+        );
         assert!(
             in_vain.iter().all(|runs| *runs <= self.concurrency),
             "more runs without a record than workers, by crash: {in_vain:?}"
@@ -355,7 +363,9 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, expected: &BTreeSet<T>, found: &BT
 /// A number from the environment, for the long form of a test.
 pub fn number_from(name: &str, default: usize) -> usize {
     match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
         Err(_) => default,
     }
 }
