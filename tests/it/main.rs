@@ -4,6 +4,7 @@
 mod support;
 
 mod crash;
+mod deleted;
 mod failpoints;
 mod scene;
 mod tools;

@@ -180,13 +180,22 @@ impl Vhost {
 
     /// Declares a durable queue with these arguments.
     pub fn declare_with(&self, queue: &str, arguments: FieldTable) {
-        let options = QueueDeclareOptions {
-            durable: true,
-            arguments,
-            ..QueueDeclareOptions::default()
-        };
         self.with_channel_or_fail("declare", |channel| {
-            channel.queue_declare(queue, options).map(drop)
+            channel.queue_declare(queue, durable(arguments)).map(drop)
+        });
+    }
+
+    /// Deletes the queue and declares it with these arguments, before anybody else can declare it.
+    pub fn replace(&self, queue: &str, arguments: &FieldTable) {
+        super::wait_until("the queue is replaced", BROKER_TIMEOUT, || {
+            let replaced = self.with_channel(|channel| {
+                // Sent at once, so that nothing comes in between; the next try is for the case that something did.
+                channel.queue_delete_nowait(queue, QueueDeleteOptions::default())?;
+                channel
+                    .queue_declare(queue, durable(arguments.clone()))
+                    .map(drop)
+            });
+            replaced.is_ok()
         });
     }
 
@@ -330,6 +339,14 @@ impl Drop for Vhost {
             .broker
             .management
             .call("DELETE", &format!("/api/vhosts/{}", self.name), None);
+    }
+}
+
+fn durable(arguments: FieldTable) -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        durable: true,
+        arguments,
+        ..QueueDeclareOptions::default()
     }
 }
 
