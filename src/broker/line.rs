@@ -9,9 +9,7 @@ use crossbeam_channel::Receiver;
 use super::connect::{Link, close};
 use super::convert::to_amqp;
 use super::deadline::cut_after;
-use super::error::{
-    BrokerError, CONNECTION_FORCED, Closed, channel_closed, connection_closed, describe,
-};
+use super::error::{BrokerError, CONNECTION_FORCED, Closed, channel_closed, connection_closed, describe};
 use super::outgoing::Outgoing;
 use super::window::{Settled, Window};
 
@@ -51,11 +49,7 @@ pub(super) enum Fallen {
 impl Wire {
     pub(super) fn new(mut link: Link) -> std::result::Result<Self, BrokerError> {
         match link.connection.listen_for_connection_blocked() {
-            Ok(notes) => Ok(Self {
-                link,
-                notes,
-                blocked: false,
-            }),
+            Ok(notes) => Ok(Self { link, notes, blocked: false }),
             Err(error) => Err(Self::lost(link, &error, false)),
         }
     }
@@ -72,10 +66,7 @@ impl Wire {
         } else {
             describe(last.as_ref().unwrap_or(symptom))
         };
-        BrokerError::Lost {
-            host: link.host,
-            reason,
-        }
+        BrokerError::Lost { host: link.host, reason }
     }
 }
 
@@ -91,13 +82,7 @@ impl<T> Line<T> {
             Ok((channel, confirms, returns))
         });
         match opened {
-            Ok((channel, confirms, returns)) => Ok(Self {
-                channel,
-                confirms,
-                returns,
-                window: Window::new(),
-                wire,
-            }),
+            Ok((channel, confirms, returns)) => Ok(Self { channel, confirms, returns, window: Window::new(), wire }),
             Err(error) => Err(Wire::lost(wire.link, &error, overdue)),
         }
     }
@@ -128,9 +113,7 @@ impl<T> Line<T> {
 
     /// Whether another publish may go out now, with `most` unconfirmed ones at a time.
     pub(super) fn has_room(&self, most: usize) -> bool {
-        !self.wire.blocked
-            && self.window.len() < most
-            && self.window.bytes() < MAX_UNCONFIRMED_BYTES
+        !self.wire.blocked && self.window.len() < most && self.window.bytes() < MAX_UNCONFIRMED_BYTES
     }
 
     /// Sends a message that [`Outgoing::check`] let through. A failure shows as the end of [`Self::confirms`], with the
@@ -144,10 +127,7 @@ impl<T> Line<T> {
             immediate: false,
             properties: to_amqp(&outgoing.properties),
         };
-        if let Err(error) = self
-            .channel
-            .basic_publish(outgoing.exchange.as_str(), publish)
-        {
+        if let Err(error) = self.channel.basic_publish(outgoing.exchange.as_str(), publish) {
             log::debug!("a publish was not sent: {}", describe(&error));
         }
     }
@@ -159,12 +139,8 @@ impl<T> Line<T> {
             self.window.returned(&came);
         }
         match confirm {
-            Confirm::Ack(what) => self
-                .window
-                .confirmed(what.delivery_tag, what.multiple, true),
-            Confirm::Nack(what) => self
-                .window
-                .confirmed(what.delivery_tag, what.multiple, false),
+            Confirm::Ack(what) => self.window.confirmed(what.delivery_tag, what.multiple, true),
+            Confirm::Nack(what) => self.window.confirmed(what.delivery_tag, what.multiple, false),
         }
     }
 
@@ -187,32 +163,16 @@ impl<T> Line<T> {
 
     /// Called once when [`Self::confirms`] has ended: what was not confirmed, in order, and what is left of the line.
     pub(super) fn fell(self) -> (Vec<(Outgoing, T)>, Fallen) {
-        let Self {
-            channel,
-            window,
-            wire,
-            ..
-        } = self;
+        let Self { channel, window, wire, .. } = self;
         let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
         let fallen = match closed.as_ref().err().and_then(channel_closed) {
             Some(why) => Fallen::Channel(why, Box::new(wire)),
             None => {
                 let symptom = closed.err().unwrap_or(Error::EventLoopDropped);
-                let Link {
-                    connection,
-                    socket,
-                    host,
-                    ..
-                } = wire.link;
+                let Link { connection, socket, host, .. } = wire.link;
                 let last = close(connection, &socket, CLOSE_LIMIT).unwrap_or(symptom);
                 let why = connection_closed(&last).filter(|why| why.code != CONNECTION_FORCED);
-                Fallen::Connection(
-                    BrokerError::Lost {
-                        host,
-                        reason: describe(&last),
-                    },
-                    why,
-                )
+                Fallen::Connection(BrokerError::Lost { host, reason: describe(&last) }, why)
             }
         };
         (window.into_unconfirmed().collect(), fallen)
@@ -221,13 +181,9 @@ impl<T> Line<T> {
     /// Closes channel and connection in good order, or cuts them after 2 s. What is unconfirmed is forgotten.
     pub(super) fn close(self) {
         let Self { channel, wire, .. } = self;
-        let (closed, _): (Result<()>, bool) =
-            cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
+        let (closed, _): (Result<()>, bool) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
         if let Err(error) = closed {
-            log::debug!(
-                "the publishing channel was not closed in order: {}",
-                describe(&error)
-            );
+            log::debug!("the publishing channel was not closed in order: {}", describe(&error));
         }
         close(wire.link.connection, &wire.link.socket, CLOSE_LIMIT);
     }

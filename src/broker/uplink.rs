@@ -29,9 +29,7 @@ enum State<T> {
     /// No connection; the next try is due then.
     Down { until: Instant },
     /// A thread of its own opens one.
-    Opening {
-        lines: Receiver<Result<Line<T>, BrokerError>>,
-    },
+    Opening { lines: Receiver<Result<Line<T>, BrokerError>> },
     /// The line stands.
     Up { line: Box<Line<T>>, since: Instant },
 }
@@ -48,14 +46,7 @@ pub(super) struct Fall<T> {
 
 impl<T: Send + 'static> Uplink<T> {
     pub(super) fn new(config: Arc<config::Broker>) -> Self {
-        Self {
-            config,
-            state: State::Down {
-                until: Instant::now(),
-            },
-            failures: 0,
-            connects: 0,
-        }
+        Self { config, state: State::Down { until: Instant::now() }, failures: 0, connects: 0 }
     }
 
     /// The line, while it stands.
@@ -107,17 +98,11 @@ impl<T: Send + 'static> Uplink<T> {
     }
 
     /// Takes the result of an opening.
-    pub(super) fn opened(
-        &mut self,
-        opened: Result<Line<T>, BrokerError>,
-    ) -> Result<(), BrokerError> {
+    pub(super) fn opened(&mut self, opened: Result<Line<T>, BrokerError>) -> Result<(), BrokerError> {
         match opened {
             Ok(line) => {
                 self.connects += 1;
-                self.state = State::Up {
-                    line: Box::new(line),
-                    since: Instant::now(),
-                };
+                self.state = State::Up { line: Box::new(line), since: Instant::now() };
                 Ok(())
             }
             Err(error) => {
@@ -129,9 +114,7 @@ impl<T: Send + 'static> Uplink<T> {
 
     /// Called when the line's confirms or notes have ended. Opens another one, at once or after a wait.
     pub(super) fn fell(&mut self) -> Option<Fall<T>> {
-        let down = State::Down {
-            until: Instant::now(),
-        };
+        let down = State::Down { until: Instant::now() };
         let (line, since) = match mem::replace(&mut self.state, down) {
             State::Up { line, since } => (line, since),
             // There is no line that could have fallen.
@@ -143,11 +126,7 @@ impl<T: Send + 'static> Uplink<T> {
         let (unconfirmed, fallen) = line.fell();
         let (blame, error) = match fallen {
             Fallen::Channel(why, wire) => {
-                let error = format!(
-                    "RabbitMQ at {} closed the publishing channel: {}",
-                    wire.host(),
-                    why.text
-                );
+                let error = format!("RabbitMQ at {} closed the publishing channel: {}", wire.host(), why.text);
                 // The same connection gets another channel, and is still the same.
                 self.connects -= 1;
                 self.open(move || Line::open(*wire));
@@ -162,11 +141,7 @@ impl<T: Send + 'static> Uplink<T> {
                 (why.map(|why| why.text), error.to_string())
             }
         };
-        Some(Fall {
-            unconfirmed,
-            blame,
-            error,
-        })
+        Some(Fall { unconfirmed, blame, error })
     }
 
     /// Closes the line in good order. One that is still being opened is closed by its thread.
@@ -184,21 +159,17 @@ impl<T: Send + 'static> Uplink<T> {
         let doubled = backoff.initial.saturating_mul(1 << self.failures.min(30));
         let wait = doubled.min(backoff.max).mul_f64(fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Down {
-            until: Instant::now() + wait,
-        };
+        self.state = State::Down { until: Instant::now() + wait };
     }
 
     /// Opens on a thread of its own, so that the owner stays awake.
     fn open(&mut self, open: impl FnOnce() -> Result<Line<T>, BrokerError> + Send + 'static) {
         // One line; its sender never waits.
         let (done, lines) = bounded(1);
-        let thread = thread::Builder::new()
-            .name("publisher-open".to_owned())
-            .spawn(move || {
-                // Fails when the owner has stopped. The line is then closed by being dropped.
-                let _ = done.send(open());
-            });
+        let thread = thread::Builder::new().name("publisher-open".to_owned()).spawn(move || {
+            // Fails when the owner has stopped. The line is then closed by being dropped.
+            let _ = done.send(open());
+        });
         match thread {
             Ok(_) => self.state = State::Opening { lines },
             Err(error) => {

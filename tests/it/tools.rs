@@ -12,15 +12,7 @@ use crate::support::wait_until;
 fn a_vhost_takes_messages_and_gives_them_back() {
     let vhost = Vhost::new();
     vhost.declare("letters");
-    vhost.publish_all(
-        "letters",
-        (0..2500).map(|n| {
-            (
-                format!("body {n}").into_bytes(),
-                with_id(&format!("id {n}")),
-            )
-        }),
-    );
+    vhost.publish_all("letters", (0..2500).map(|n| (format!("body {n}").into_bytes(), with_id(&format!("id {n}")))));
     assert_eq!(vhost.ready("letters"), Some(2500));
     assert_eq!(vhost.consumers("letters"), Some(0));
 
@@ -31,11 +23,7 @@ fn a_vhost_takes_messages_and_gives_them_back() {
 
     assert_eq!(vhost.queues(), ["letters"]);
     vhost.delete_queue("letters");
-    assert_eq!(
-        vhost.ready("letters"),
-        None,
-        "a missing queue is told from an empty one"
-    );
+    assert_eq!(vhost.ready("letters"), None, "a missing queue is told from an empty one");
 }
 
 #[test]
@@ -52,16 +40,11 @@ fn a_dropped_vhost_is_gone() {
 #[test]
 fn connections_of_a_vhost_can_be_closed() {
     let vhost = Vhost::new();
-    let mut stranger =
-        amiquip::Connection::insecure_open(&vhost.url()).expect("the vhost lets us in");
+    let mut stranger = amiquip::Connection::insecure_open(&vhost.url()).expect("the vhost lets us in");
     let channel = stranger.open_channel(None).expect("a channel opens");
-    wait_until("the broker lists the connection", BROKER_TIMEOUT, || {
-        vhost.connections().len() == 1
-    });
+    wait_until("the broker lists the connection", BROKER_TIMEOUT, || vhost.connections().len() == 1);
     assert_eq!(vhost.close_connections(), 1);
-    wait_until("the connection is closed", BROKER_TIMEOUT, || {
-        channel.qos(0, 1, false).is_err()
-    });
+    wait_until("the connection is closed", BROKER_TIMEOUT, || channel.qos(0, 1, false).is_err());
     vhost.declare("still.open");
 }
 
@@ -70,8 +53,8 @@ fn the_journal_holds_every_run() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let journal = Journal::new(folder.path(), "[ \"$WARREND_ATTEMPT\" -gt 1 ]");
     let run = |key: &str, attempt: &str| {
-        let command: Vec<String> = serde_json::from_str(&journal.command())
-            .expect("a TOML array of plain strings is JSON");
+        let command: Vec<String> =
+            serde_json::from_str(&journal.command()).expect("a TOML array of plain strings is JSON");
         let mut child = Command::new(&command[0])
             .args(&command[1..])
             .envs([("WARREND_KEY", key), ("WARREND_ATTEMPT", attempt)])
@@ -84,19 +67,7 @@ fn the_journal_holds_every_run() {
     run("", "1");
     assert!(!failed && passed);
     assert_eq!(journal.len(), 3);
-    assert_eq!(
-        journal.runs()["a key with spaces"],
-        [
-            Run {
-                attempt: 1,
-                pid: first
-            },
-            Run {
-                attempt: 2,
-                pid: second
-            }
-        ]
-    );
+    assert_eq!(journal.runs()["a key with spaces"], [Run { attempt: 1, pid: first }, Run { attempt: 2, pid: second }]);
     assert!(journal.runs().contains_key(""));
 }
 
@@ -107,15 +78,9 @@ fn a_private_node_comes_back_with_its_messages() {
     vhost.declare("kept");
     vhost.publish("kept", "before the crash", with_id("1"));
     node.kill();
-    assert!(
-        std::net::TcpStream::connect(node.broker().address()).is_err(),
-        "a killed node takes no connection"
-    );
+    assert!(std::net::TcpStream::connect(node.broker().address()).is_err(), "a killed node takes no connection");
     node.start_again();
-    assert_eq!(
-        vhost.get("kept").map(|delivery| delivery.body),
-        Some(b"before the crash".to_vec())
-    );
+    assert_eq!(vhost.get("kept").map(|delivery| delivery.body), Some(b"before the crash".to_vec()));
 }
 
 #[test]

@@ -23,10 +23,7 @@ impl Journal {
     /// Writes the handler into `folder`. It appends its line first (one write with `O_APPEND`, so lines never mix), then
     /// does what `then` says in shell: `exit 75`, `[ "$WARREND_ATTEMPT" -gt 1 ]`, `sleep 5`, or nothing.
     pub fn new(folder: &Path, then: &str) -> Self {
-        let journal = Self {
-            script: folder.join("handler.sh"),
-            file: folder.join("journal"),
-        };
+        let journal = Self { script: folder.join("handler.sh"), file: folder.join("journal") };
         let program = format!(
             "printf '%s %s %s\\n' \"$WARREND_KEY\" \"$WARREND_ATTEMPT\" \"$$\" >>'{}'\n{then}\n",
             journal.file.display()
@@ -45,8 +42,7 @@ impl Journal {
         let text = fs::read(&self.file).unwrap_or_default();
         let mut runs: BTreeMap<String, Vec<Run>> = BTreeMap::new();
         for line in String::from_utf8_lossy(&text).lines() {
-            let (key, run) =
-                parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
+            let (key, run) = parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
             runs.entry(key).or_default().push(run);
         }
         runs

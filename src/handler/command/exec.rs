@@ -88,10 +88,7 @@ pub fn prepare(
 
 /// A C array of strings with its closing null.
 fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
-    strings
-        .map(|string| string.as_ptr())
-        .chain([ptr::null()])
-        .collect()
+    strings.map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
 
 impl Image {
@@ -104,12 +101,7 @@ impl Image {
                 return io::Error::last_os_error();
             }
             // What the daemon opens is close-on-exec anyway; this is for what it inherited. Linux before 5.11 refuses.
-            libc::syscall(
-                libc::SYS_close_range,
-                METADATA + 1,
-                c_int::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            );
+            libc::syscall(libc::SYS_close_range, METADATA + 1, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
             // Die with the worker thread that forked, which lives as long as the daemon; it may be gone already.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             if libc::getppid() != self.daemon {

@@ -18,8 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal,
-    test_kill_process_group,
+    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
 };
 
 /// How long a killed process may take to be gone. Past this it hangs in the kernel, for instance on a dead file server.
@@ -43,12 +42,7 @@ impl Group {
     pub fn of(mut leader: Child) -> io::Result<Self> {
         let id = Pid::from_child(&leader);
         match pidfd_open(id, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self {
-                leader,
-                id,
-                living: vec![pidfd],
-                reaped: false,
-            }),
+            Ok(pidfd) => Ok(Self { leader, id, living: vec![pidfd], reaped: false }),
             Err(error) => {
                 let _ = kill_process_group(id, Signal::KILL);
                 leader.wait()?;
@@ -84,16 +78,8 @@ impl Group {
         self.reaped = true;
         // From here on the number may be given to a stranger: it is looked at, no longer signalled.
         if test_kill_process_group(self.id).is_ok() {
-            let members = processes()
-                .into_iter()
-                .filter(|process| process.group == self.id);
-            await_ends(
-                &mut members
-                    .take(MAX_WATCHED)
-                    .filter_map(Process::watch)
-                    .collect(),
-                until,
-            );
+            let members = processes().into_iter().filter(|process| process.group == self.id);
+            await_ends(&mut members.take(MAX_WATCHED).filter_map(Process::watch).collect(), until);
         }
         status?.ok_or_else(|| {
             let id = self.id.as_raw_nonzero();
@@ -129,10 +115,7 @@ fn await_ends(living: &mut Vec<OwnedFd>, until: Instant) {
     while !living.is_empty() {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("a few seconds fit");
-        let mut fds: Vec<_> = living
-            .iter()
-            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
-            .collect();
+        let mut fds: Vec<_> = living.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) => return,
             Ok(_) => {}
@@ -161,9 +144,7 @@ impl Process {
     fn watch(self) -> Option<OwnedFd> {
         let pidfd = pidfd_open(self.id, PidfdFlags::empty()).ok()?;
         // The number may have passed to another process before the pidfd held it.
-        read(self.id)
-            .filter(|now| now.started == self.started)
-            .map(|_| pidfd)
+        read(self.id).filter(|now| now.started == self.started).map(|_| pidfd)
     }
 }
 
@@ -172,13 +153,7 @@ fn processes() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| {
-            read(Pid::from_raw(
-                entry.ok()?.file_name().to_str()?.parse().ok()?,
-            )?)
-        })
-        .collect()
+    entries.filter_map(|entry| read(Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)?)).collect()
 }
 
 /// One process; absent where it is gone or a zombie.
@@ -194,19 +169,9 @@ fn parse(id: Pid, stat: &str) -> Option<Process> {
         return None;
     }
     let mut number = || fields.next()?.parse().ok();
-    let (parent, group, session) = (
-        Pid::from_raw(number()?),
-        Pid::from_raw(number()?)?,
-        Pid::from_raw(number()?)?,
-    );
+    let (parent, group, session) = (Pid::from_raw(number()?), Pid::from_raw(number()?)?, Pid::from_raw(number()?)?);
     let started = fields.nth(15)?.parse().ok()?;
-    Some(Process {
-        id,
-        parent,
-        group,
-        session,
-        started,
-    })
+    Some(Process { id, parent, group, session, started })
 }
 
 /// The members of the leader's group and session, and all their children and children's children; not the leader.
@@ -218,9 +183,7 @@ fn descendants(all: &[Process], leader: Pid) -> Vec<Process> {
         for process in all {
             let related = process.group == leader
                 || process.session == leader
-                || process
-                    .parent
-                    .is_some_and(|parent| family.contains(&parent));
+                || process.parent.is_some_and(|parent| family.contains(&parent));
             if related && !family.contains(&process.id) {
                 family.push(process.id);
                 found.push(*process);
@@ -238,13 +201,7 @@ mod tests {
 
     fn process(id: i32, parent: i32, group: i32, session: i32) -> Process {
         let pid = |raw| Pid::from_raw(raw).unwrap();
-        Process {
-            id: pid(id),
-            parent: Pid::from_raw(parent),
-            group: pid(group),
-            session: pid(session),
-            started: 1,
-        }
+        Process { id: pid(id), parent: Pid::from_raw(parent), group: pid(group), session: pid(session), started: 1 }
     }
 
     #[test]
@@ -261,10 +218,8 @@ mod tests {
             process(50, 10, 50, 50), // another handler
             process(51, 50, 50, 50),
         ];
-        let mut found: Vec<_> = descendants(&all, all[3].id)
-            .iter()
-            .map(|process| process.id.as_raw_nonzero().get())
-            .collect();
+        let mut found: Vec<_> =
+            descendants(&all, all[3].id).iter().map(|process| process.id.as_raw_nonzero().get()).collect();
         found.sort_unstable();
         assert_eq!(found, [41, 42, 43, 44, 45]);
     }
@@ -274,13 +229,7 @@ mod tests {
         let id = Pid::from_raw(7).unwrap();
         let rest = "4 5 6 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 1000 2";
         let found = parse(id, &format!("7 (a) S 1 (b c) S {rest}")).unwrap();
-        assert_eq!(
-            found,
-            Process {
-                started: 9876,
-                ..process(7, 4, 5, 6)
-            }
-        );
+        assert_eq!(found, Process { started: 9876, ..process(7, 4, 5, 6) });
         assert_eq!(parse(id, &format!("7 (dead) Z {rest}")), None);
         assert_eq!(parse(id, "7 (short) S 4 5"), None);
     }

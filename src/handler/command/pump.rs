@@ -88,22 +88,10 @@ impl<'a> Run<'a> {
     ) -> Self {
         Self {
             group: process.group,
-            stdin: Feed {
-                pipe: Some(process.stdin),
-                rest: body,
-            },
-            metadata: Feed {
-                pipe: Some(process.metadata),
-                rest: metadata,
-            },
-            stdout: Stream::new(
-                process.stdout,
-                label.as_ref().map(|label| format!("{label}, stdout")),
-            ),
-            stderr: Stream::new(
-                Some(process.stderr),
-                label.map(|label| format!("{label}, stderr")),
-            ),
+            stdin: Feed { pipe: Some(process.stdin), rest: body },
+            metadata: Feed { pipe: Some(process.metadata), rest: metadata },
+            stdout: Stream::new(process.stdout, label.as_ref().map(|label| format!("{label}, stdout"))),
+            stderr: Stream::new(Some(process.stderr), label.map(|label| format!("{label}, stderr"))),
             stop: Some(stop),
             kill_grace: limits.kill_grace,
             phase: Phase::Running,
@@ -197,31 +185,14 @@ impl<'a> Run<'a> {
     fn wait(&self) -> io::Result<Option<Vec<bool>>> {
         let feeds = [&self.stdin.pipe, &self.metadata.pipe];
         let streams = [&self.stdout.pipe, &self.stderr.pipe];
-        let mut fds: Vec<_> = self
-            .group
-            .living
-            .iter()
-            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
-            .collect();
+        let mut fds: Vec<_> = self.group.living.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         fds.extend(self.stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
-        fds.extend(
-            feeds
-                .into_iter()
-                .flatten()
-                .map(|pipe| PollFd::new(pipe, PollFlags::OUT)),
-        );
-        fds.extend(
-            streams
-                .into_iter()
-                .flatten()
-                .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
-        );
+        fds.extend(feeds.into_iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+        fds.extend(streams.into_iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         let left = self.deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
         match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => Ok(Some(
-                fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
-            )),
+            Ok(_) => Ok(Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())),
             Err(Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -266,11 +237,7 @@ struct Stream {
 
 impl Stream {
     fn new(pipe: Option<OwnedFd>, label: Option<String>) -> Self {
-        Self {
-            pipe,
-            tail: Tail::default(),
-            log: label.map(|label| (label, Lines::default())),
-        }
+        Self { pipe, tail: Tail::default(), log: label.map(|label| (label, Lines::default())) }
     }
 
     /// Reads once. Says how many bytes came; 0 where nothing is there, or the stream is at its end.

@@ -53,36 +53,17 @@ impl Program {
     pub fn new(config: &config::Command) -> Result<Self, String> {
         exec::keep_exit_statuses();
         exec::hold_metadata_number();
-        let argv: Result<Vec<_>, _> = config
-            .argv
-            .iter()
-            .map(|argument| CString::new(argument.as_bytes()))
-            .collect();
-        let argv = argv.map_err(|_| {
-            "`command` holds a NUL byte, which no argument can; remove it".to_owned()
-        })?;
-        let name = config
-            .argv
-            .first()
-            .cloned()
-            .ok_or("`command` is empty; name the program")?;
-        let path = config
-            .env
-            .get("PATH")
-            .map(OsString::from)
-            .or_else(|| std::env::var_os("PATH"));
+        let argv: Result<Vec<_>, _> = config.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect();
+        let argv = argv.map_err(|_| "`command` holds a NUL byte, which no argument can; remove it".to_owned())?;
+        let name = config.argv.first().cloned().ok_or("`command` is empty; name the program")?;
+        let path = config.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
         let common = Common {
             paths: paths(&name, path.unwrap_or_else(|| DEFAULT_PATH.into())),
             argv,
             environment: environment(config)?,
         };
         let fixed_trace = config.env.contains_key("TRACEPARENT");
-        Ok(Self {
-            name,
-            common: Arc::new(common),
-            cwd: config.cwd.clone(),
-            fixed_trace,
-        })
+        Ok(Self { name, common: Arc::new(common), cwd: config.cwd.clone(), fixed_trace })
     }
 
     /// Starts it. On an error nothing of it runs; [`Program::explain`] says what is wrong.
@@ -93,11 +74,7 @@ impl Program {
         let (reading, metadata) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut command = Command::new(&self.name);
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        command.stdout(if with_stdout {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
+        command.stdout(if with_stdout { Stdio::piped() } else { Stdio::null() });
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
@@ -115,10 +92,7 @@ impl Program {
             stdout,
             stderr: stderr.expect("stderr was asked to be a pipe"),
         };
-        for pipe in [&process.stdin, &process.metadata, &process.stderr]
-            .into_iter()
-            .chain(&process.stdout)
-        {
+        for pipe in [&process.stdin, &process.metadata, &process.stderr].into_iter().chain(&process.stdout) {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
         Ok(process)
@@ -146,9 +120,9 @@ impl Program {
                 None if name.contains('/') => {
                     format!("cannot start `{name}`: no such file; install it, or mend `command`")
                 }
-                None => format!(
-                    "cannot start `{name}`: it is in no folder of PATH; install it, or give its whole path"
-                ),
+                None => {
+                    format!("cannot start `{name}`: it is in no folder of PATH; install it, or give its whole path")
+                }
             },
             Some(libc::EACCES) => format!(
                 "cannot start `{name}`: permission denied; make it executable for the user of warrend (chmod +x, its folders, \
@@ -165,10 +139,9 @@ impl Program {
                 "cannot start `{name}`: {}; the machine or warrend's limits (tasks, memory, open files) are used up",
                 lower(error)
             ),
-            Some(_) | None => format!(
-                "cannot start `{name}`: {}; start it by hand as the user of warrend",
-                lower(error)
-            ),
+            Some(_) | None => {
+                format!("cannot start `{name}`: {}; start it by hand as the user of warrend", lower(error))
+            }
         }
     }
 
@@ -176,12 +149,7 @@ impl Program {
     fn found(&self) -> Option<String> {
         let base = self.cwd.as_deref().unwrap_or(Path::new(""));
         let path = |path: &CString| base.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
-        self.common
-            .paths
-            .iter()
-            .map(path)
-            .find(|path| path.exists())
-            .map(|path| path.display().to_string())
+        self.common.paths.iter().map(path).find(|path| path.exists()).map(|path| path.display().to_string())
     }
 }
 
@@ -189,9 +157,7 @@ impl Program {
 fn lower(error: &io::Error) -> String {
     let text = error.to_string();
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(chars).collect()
-    })
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
 /// Where to look for the program: a name with a slash is a path, any other is looked for in PATH. An empty folder in
@@ -204,39 +170,25 @@ fn paths(name: &str, path: OsString) -> Vec<CString> {
     let paths: Vec<Vec<u8>> = if name.contains('/') {
         vec![name.into()]
     } else {
-        path.into_vec()
-            .split(|byte| *byte == b':')
-            .map(in_folder)
-            .collect()
+        path.into_vec().split(|byte| *byte == b':').map(in_folder).collect()
     };
-    paths
-        .into_iter()
-        .filter_map(|path| CString::new(path).ok())
-        .collect()
+    paths.into_iter().filter_map(|path| CString::new(path).ok()).collect()
 }
 
 /// What all runs have in their environment: a little of the daemon's, then `env`, which wins.
 fn environment(config: &config::Command) -> Result<Vec<CString>, String> {
-    let own = config
-        .env
-        .iter()
-        .filter(|(name, _)| !name.starts_with(RESERVED));
-    let inherited = INHERITED
-        .iter()
-        .filter(|name| !config.env.contains_key(**name));
-    let inherited =
-        inherited.filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
+    let own = config.env.iter().filter(|(name, _)| !name.starts_with(RESERVED));
+    let inherited = INHERITED.iter().filter(|name| !config.env.contains_key(**name));
+    let inherited = inherited.filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
     let mut environment = Vec::new();
     for (name, value) in inherited.chain(own.map(|(name, value)| (name.clone(), value.into()))) {
         if name.is_empty() || name.contains('=') {
-            return Err(format!(
-                "`env` holds the name {name:?}, which no variable can have; rename it"
-            ));
+            return Err(format!("`env` holds the name {name:?}, which no variable can have; rename it"));
         }
         let variable = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
-        environment.push(variable.map_err(|_| {
-            format!("`env` holds a NUL byte at {name:?}, which no variable can; remove it")
-        })?);
+        environment.push(
+            variable.map_err(|_| format!("`env` holds a NUL byte at {name:?}, which no variable can; remove it"))?,
+        );
     }
     Ok(environment)
 }

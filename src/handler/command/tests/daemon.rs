@@ -10,11 +10,7 @@ fn start_daemon(part: &str, folder: &Path, prelude: &str) -> std::process::Child
     Command::new("/bin/sh")
         .args(["-c", &format!(r#"{prelude} exec "$@""#), "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "handler::command::tests::daemon::part",
-            "--nocapture",
-        ])
+        .args(["--exact", "handler::command::tests::daemon::part", "--nocapture"])
         .env(PART, part)
         .current_dir(folder)
         .stdout(Stdio::null())
@@ -38,9 +34,7 @@ fn part() {
 }
 
 fn log_a_run() {
-    env_logger::Builder::new()
-        .parse_filters("warrend::handler=debug")
-        .init();
+    env_logger::Builder::new().parse_filters("warrend::handler=debug").init();
     let script = "echo out; echo $0 >&2; printf '\\033[1mrest'; seq 2000 >&2";
     let mut task = task(b"");
     task.key = Some(MessageKey::from_text("two\nlines"));
@@ -53,13 +47,8 @@ fn what_a_program_writes_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = start_daemon("logs", folder.path(), "").wait_with_output();
     let log = String::from_utf8(daemon.unwrap().stderr).unwrap();
-    let lines: Vec<_> = log
-        .lines()
-        .filter_map(|line| {
-            line.split_once("job thumbnails, key ")
-                .map(|(_, rest)| rest)
-        })
-        .collect();
+    let lines: Vec<_> =
+        log.lines().filter_map(|line| line.split_once("job thumbnails, key ").map(|(_, rest)| rest)).collect();
     for expected in [
         r"two\nlines, stdout: out",
         r"two\nlines, stdout: \u{1b}[1mrest",
@@ -76,13 +65,7 @@ fn what_a_program_writes_is_logged() {
 fn a_program_dies_with_the_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let mut daemon = start_daemon("dies", folder.path(), "");
-    let pid = || {
-        fs::read_to_string(folder.path().join("pid"))
-            .ok()?
-            .trim()
-            .parse::<u32>()
-            .ok()
-    };
+    let pid = || fs::read_to_string(folder.path().join("pid")).ok()?.trim().parse::<u32>().ok();
     wait_until("the program starts", || pid().is_some());
     assert!(lives(pid().unwrap()));
     daemon.kill().unwrap();
@@ -94,23 +77,12 @@ fn a_program_dies_with_the_daemon() {
 fn an_odd_start_of_the_daemon_does_not_reach_the_program() {
     let folder = tempfile::tempdir().unwrap();
     // With SIGCHLD ignored, the kernel would forget the exit status.
-    let mut daemon = start_daemon(
-        "started oddly",
-        folder.path(),
-        r#"trap "" HUP INT QUIT CHLD USR1;"#,
-    );
+    let mut daemon = start_daemon("started oddly", folder.path(), r#"trap "" HUP INT QUIT CHLD USR1;"#);
     assert!(daemon.wait().unwrap().success());
     let status = fs::read_to_string(folder.path().join("status")).unwrap();
     // The real-time signals are nobody's business here.
     let named = |field: &str| {
-        let mask = status
-            .split_once(field)
-            .unwrap()
-            .1
-            .lines()
-            .next()
-            .unwrap()
-            .trim();
+        let mask = status.split_once(field).unwrap().1.lines().next().unwrap().trim();
         u64::from_str_radix(mask, 16).unwrap() & 0x7fff_ffff
     };
     assert_eq!([named("SigBlk:"), named("SigIgn:")], [0, 0]);
