@@ -94,11 +94,8 @@ fn a_program_dies_with_the_daemon() {
 fn an_odd_start_of_the_daemon_does_not_reach_the_program() {
     let folder = tempfile::tempdir().unwrap();
     // With SIGCHLD ignored, the kernel would forget the exit status.
-    let mut daemon = start_daemon(
-        "started oddly",
-        folder.path(),
-        r#"trap "" HUP INT QUIT CHLD USR1;"#,
-    );
+    let odd = r#"set -- env --ignore-signal=HUP,INT,CHLD,USR1 --block-signal=TERM,USR2 "$@";"#;
+    let mut daemon = start_daemon("started oddly", folder.path(), odd);
     assert!(daemon.wait().unwrap().success());
     let status = fs::read_to_string(folder.path().join("status")).unwrap();
     // The real-time signals are nobody's business here.
