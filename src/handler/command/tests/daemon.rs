@@ -30,6 +30,7 @@ fn part() {
     let script = match part.as_str() {
         "dies" => "echo $$ > pid; exec sleep 1000",
         "logs" => return log_a_run(),
+        "runs often" => return run_often(),
         "started oddly" => "cat /proc/self/status > status; exit 3",
         _ => return,
     };
@@ -70,6 +71,34 @@ fn what_a_program_writes_is_logged() {
         assert!(lines.contains(&expected), "{expected}\n{log}");
     }
     assert_eq!(lines.len(), 1003, "{log}");
+}
+
+fn run_often() {
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let setups = [
+        Setup::script("cat; exit 3"),
+        Setup::script("sleep 1000 & exit 65"),
+        Setup::script("trap '' TERM; sleep 1000 & wait").limits(20, 10),
+        Setup::argv(["/no/such/program"]),
+    ];
+    let before = open();
+    for _ in 0..20 {
+        for setup in &setups {
+            assert_ne!(setup.run(&task(b"body")), Outcome::Done);
+        }
+    }
+    assert_eq!(open(), before, "descriptors");
+    let child = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    assert_eq!(child.err(), Some(rustix::io::Errno::CHILD), "children");
+}
+
+#[test]
+fn no_run_leaves_a_descriptor_or_a_zombie() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start_daemon("runs often", folder.path(), "");
+    let output = daemon.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
 }
 
 #[test]
