@@ -1,5 +1,8 @@
 //! Tests that need a daemon of their own: this test binary, started again.
 
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd};
+
 use super::*;
 
 /// What [`part`] does; without it, nothing.
@@ -31,6 +34,7 @@ fn part() {
         "dies" => "echo $$ > pid; exec sleep 1000",
         "logs" => return log_a_run(),
         "runs often" => return run_often(),
+        "has a free 3" => return start_with_3(),
         "started oddly" => "cat /proc/self/status > status; exit 3",
         _ => return,
     };
@@ -90,6 +94,40 @@ fn run_often() {
     assert_eq!(open(), before, "descriptors");
     let child = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
     assert_eq!(child.err(), Some(rustix::io::Errno::CHILD), "children");
+}
+
+fn start_with_3() {
+    let null = fs::File::open("/dev/null").unwrap();
+    assert_eq!(null.as_raw_fd(), 3, "the shell closed it");
+    let c_strings = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| CString::new(*text).unwrap())
+            .collect()
+    };
+    let common = exec::Common {
+        paths: c_strings(&["/bin/sh"]),
+        argv: c_strings(&[
+            "sh",
+            "-c",
+            "readlink /proc/self/fd/0 /proc/self/fd/3 > out; exit 7",
+        ]),
+        environment: Vec::new(),
+        cwd: None,
+    };
+    let (id, _) = exec::start(&common, &[], [null.as_fd(); 4]).unwrap();
+    let status = rustix::process::waitpid(Some(id), rustix::process::WaitOptions::empty());
+    assert_eq!(status.unwrap().unwrap().1.exit_status(), Some(7));
+    assert_eq!(fs::read_to_string("out").unwrap(), "/dev/null\n/dev/null\n");
+}
+
+#[test]
+fn a_descriptor_that_has_its_number_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start_daemon("has a free 3", folder.path(), "exec 3<&-;");
+    let output = daemon.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
 }
 
 #[test]
