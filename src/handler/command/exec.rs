@@ -7,7 +7,7 @@
 //!
 //! Why not `std::process`: where it is asked for more than `posix_spawn` can do, it forks. A fork copies the page tables
 //! and lets every thread of the daemon fault on its own pages afterwards: 2.8 ms of CPU a run with 40 MiB resident,
-//! where this takes 0.7, whatever the size (`/bin/true`, 2 cores). It also calls `execvp`, which hands what the kernel
+//! where this takes 0.8, whatever the size (`/bin/true`, its own work included). It also calls `execvp`, which hands what the kernel
 //! cannot run to `/bin/sh`: an empty file, or a program for another machine, would then be a shell script, and its exit
 //! status 0 would mark every message as done.
 #![expect(

@@ -85,13 +85,21 @@ fn run_often() {
         Setup::script("trap '' TERM; sleep 1000 & wait").limits(20, 10),
         Setup::argv(["/no/such/program"]),
     ];
-    let before = open();
+    let blocked = || {
+        fs::read_to_string("/proc/thread-self/status")
+            .unwrap()
+            .lines()
+            .find(|line| line.starts_with("SigBlk"))
+            .unwrap()
+            .to_owned()
+    };
+    let before = (open(), blocked());
     for _ in 0..20 {
         for setup in &setups {
             assert_ne!(setup.run(&task(b"body")), Outcome::Done);
         }
     }
-    assert_eq!(open(), before, "descriptors");
+    assert_eq!((open(), blocked()), before, "descriptors, signal mask");
     let child = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
     assert_eq!(child.err(), Some(rustix::io::Errno::CHILD), "children");
 }
