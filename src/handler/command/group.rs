@@ -12,13 +12,19 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
+<<<<<<< HEAD
     Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
+=======
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal,
+    test_kill_process_group, waitpid,
+>>>>>>> handler
 };
 
 /// How long a killed process may take to be gone. Past this it hangs in the kernel, for instance on a dead file server.
@@ -29,8 +35,7 @@ const MAX_WATCHED: usize = 64;
 /// Owns the processes of one run. Dropping it ends them all.
 #[derive(Debug)]
 pub struct Group {
-    leader: Child,
-    /// Process id of the leader, and the number of its group and of its session.
+    /// The process id of the leader, a child of ours, and the number of its group and of its session.
     id: Pid,
     /// The pidfds of those that are known and were not seen to end; at first only the leader's.
     pub living: Vec<OwnedFd>,
@@ -38,6 +43,7 @@ pub struct Group {
 }
 
 impl Group {
+<<<<<<< HEAD
     /// The group that this child leads. On an error the child is gone.
     pub fn of(mut leader: Child) -> io::Result<Self> {
         let id = Pid::from_child(&leader);
@@ -48,6 +54,14 @@ impl Group {
                 leader.wait()?;
                 Err(error.into())
             }
+=======
+    /// The group that this child leads.
+    pub fn of(leader: Pid, pidfd: OwnedFd) -> Self {
+        Self {
+            id: leader,
+            living: vec![pidfd],
+            reaped: false,
+>>>>>>> handler
         }
     }
 
@@ -74,26 +88,36 @@ impl Group {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
         await_ends(&mut self.living, until);
-        let status = self.leader.try_wait();
+        let reaped = retry_on_intr(|| waitpid(Some(self.id), WaitOptions::NOHANG));
         self.reaped = true;
         // From here on the number may be given to a stranger: it is looked at, no longer signalled.
         if test_kill_process_group(self.id).is_ok() {
             let members = processes().into_iter().filter(|process| process.group == self.id);
             await_ends(&mut members.take(MAX_WATCHED).filter_map(Process::watch).collect(), until);
         }
-        status?.ok_or_else(|| {
-            let id = self.id.as_raw_nonzero();
-            io::Error::other(format!("process {id} does not end, not even when killed"))
-        })
+        match reaped? {
+            Some((_, status)) => Ok(ExitStatus::from_raw(status.as_raw())),
+            None => {
+                let id = self.id.as_raw_nonzero();
+                Err(io::Error::other(format!(
+                    "process {id} does not end, not even when killed"
+                )))
+            }
+        }
     }
 
     /// Signals the group and all that left it, and watches from now on as many of them as it may.
     fn signal_all(&mut self, signal: Signal) {
         let relatives = descendants(&processes(), self.id);
         let _ = kill_process_group(self.id, signal);
-        for pidfd in relatives.into_iter().filter_map(Process::watch) {
-            // Members of the group get it a second time, which is no more than once while it is pending.
-            let _ = pidfd_send_signal(&pidfd, signal);
+        for process in relatives {
+            let Some(pidfd) = process.watch() else {
+                continue;
+            };
+            // Once is enough: some programs take a second TERM for impatience.
+            if process.group != self.id {
+                let _ = pidfd_send_signal(&pidfd, signal);
+            }
             if self.living.len() < MAX_WATCHED {
                 self.living.push(pidfd);
             }

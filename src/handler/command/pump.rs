@@ -278,3 +278,45 @@ impl Stream {
         self.tail.text()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::spawn::Program;
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_was_written_before_the_end_is_read_after_it() {
+        // More than one read takes, less than the pipe holds: it can end before anybody looks.
+        let script = "head -c 50000 /dev/zero >&2; echo the end >&2; exit 3";
+        let config = config::Command {
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+            timeout: Duration::from_secs(60),
+            kill_grace: Duration::ZERO,
+            env: std::collections::BTreeMap::new(),
+            cwd: None,
+        };
+        let limits = Limits {
+            timeout: config.timeout,
+            kill_grace: config.kill_grace,
+        };
+        let program = Program::new(&config).unwrap();
+        let process = program.start(Vec::new(), false).unwrap();
+        let mut ended = [PollFd::new(&process.group.living[0], PollFlags::IN)];
+        assert_eq!(
+            poll(
+                &mut ended,
+                Some(&Timespec {
+                    tv_sec: 60,
+                    tv_nsec: 0
+                })
+            ),
+            Ok(1)
+        );
+        let stop = Stop::new().unwrap();
+        let run = Run::new(process, b"body", b"{}", limits, &stop, None);
+        let (ending, stderr) = run.attend().unwrap();
+        assert!(matches!(ending, Ending::Exited(status) if status.code() == Some(3)));
+        assert!(stderr.ends_with("the end"), "{stderr}");
+    }
+}

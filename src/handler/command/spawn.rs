@@ -1,17 +1,15 @@
 //! Starting a program: where it is, what it is given, and what is wrong with it when it does not start.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use rustix::fs::{Access, access};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::exec::{self, Common};
+use super::exec::{self, Common, StartError};
 use super::group::Group;
 use crate::config;
 
@@ -27,7 +25,7 @@ const RESERVED: &str = "WARREND_";
 pub struct Program {
     /// As it was configured: a path, or a name to look for in PATH.
     pub name: String,
-    common: Arc<Common>,
+    common: Common,
     cwd: Option<PathBuf>,
     /// `env` holds a `TRACEPARENT`, which wins over the message's.
     fixed_trace: bool,
@@ -52,25 +50,61 @@ impl Program {
     /// Fails with a sentence where the configuration holds what no program can be given.
     pub fn new(config: &config::Command) -> Result<Self, String> {
         exec::keep_exit_statuses();
+<<<<<<< HEAD
         exec::hold_metadata_number();
         let argv: Result<Vec<_>, _> = config.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect();
         let argv = argv.map_err(|_| "`command` holds a NUL byte, which no argument can; remove it".to_owned())?;
         let name = config.argv.first().cloned().ok_or("`command` is empty; name the program")?;
         let path = config.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+=======
+        let argv: Result<Vec<_>, _> = config
+            .argv
+            .iter()
+            .map(|argument| CString::new(argument.as_bytes()))
+            .collect();
+        let argv = argv.map_err(|_| {
+            "`command` holds a NUL byte, which no argument can; remove it".to_owned()
+        })?;
+        let name = config
+            .argv
+            .first()
+            .cloned()
+            .ok_or("`command` is empty; name the program")?;
+        let path = config
+            .env
+            .get("PATH")
+            .map(OsString::from)
+            .or_else(|| std::env::var_os("PATH"));
+>>>>>>> handler
         let common = Common {
             paths: paths(&name, path.unwrap_or_else(|| DEFAULT_PATH.into())),
             argv,
             environment: environment(config)?,
+            cwd: config.cwd.as_deref().map(directory).transpose()?,
         };
         let fixed_trace = config.env.contains_key("TRACEPARENT");
+<<<<<<< HEAD
         Ok(Self { name, common: Arc::new(common), cwd: config.cwd.clone(), fixed_trace })
+=======
+        Ok(Self {
+            name,
+            common,
+            cwd: config.cwd.clone(),
+            fixed_trace,
+        })
+>>>>>>> handler
     }
 
     /// Starts it. On an error nothing of it runs; [`Program::explain`] says what is wrong.
-    pub fn start(&self, mut variables: Vec<CString>, with_stdout: bool) -> io::Result<Process> {
+    pub fn start(
+        &self,
+        mut variables: Vec<CString>,
+        with_stdout: bool,
+    ) -> Result<Process, StartError> {
         if self.fixed_trace {
             variables.retain(|variable| !variable.as_bytes().starts_with(b"TRACEPARENT="));
         }
+<<<<<<< HEAD
         let (reading, metadata) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut command = Command::new(&self.name);
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -96,22 +130,47 @@ impl Program {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
         Ok(process)
+=======
+        let (its_stdin, stdin) = pipe_in()?;
+        let (stdout, its_stdout) = if with_stdout {
+            let (stdout, its_stdout) = pipe_out()?;
+            (Some(stdout), its_stdout)
+        } else {
+            (
+                None,
+                OpenOptions::new().write(true).open("/dev/null")?.into(),
+            )
+        };
+        let (stderr, its_stderr) = pipe_out()?;
+        let (its_metadata, metadata) = pipe_in()?;
+        let its = [&its_stdin, &its_stdout, &its_stderr, &its_metadata].map(AsFd::as_fd);
+        let (id, pidfd) = exec::start(&self.common, &variables, its)?;
+        Ok(Process {
+            group: Group::of(id, pidfd),
+            stdin,
+            metadata,
+            stdout,
+            stderr,
+        })
+>>>>>>> handler
     }
 
     /// Why it did not start, and what to do, in one sentence.
     ///
     /// All of these are the handler's fault or the machine's, never the message's: what a message adds to the
     /// environment is bounded below what every kernel takes, so that even "argument list too long" is about `env`.
-    pub fn explain(&self, error: &io::Error) -> String {
+    pub fn explain(&self, error: &StartError) -> String {
         let name = &self.name;
-        if let Some(cwd) = &self.cwd
-            && access(cwd.join("."), Access::EXEC_OK).is_err()
-        {
-            let cwd = cwd.display();
-            return format!(
-                "cannot start `{name}` in `{cwd}`: no such folder, or no permission to enter it; see `cwd`"
-            );
-        }
+        let error = match error {
+            StartError::Directory(error) => {
+                let cwd = self.cwd.as_deref().unwrap_or(Path::new(".")).display();
+                let error = lower(error);
+                return format!(
+                    "cannot start `{name}` in `{cwd}`: {error}; make the folder, or mend `cwd`"
+                );
+            }
+            StartError::Program(error) => error,
+        };
         match error.raw_os_error() {
             Some(libc::ENOENT) => match self.found() {
                 Some(path) => format!(
@@ -148,9 +207,38 @@ impl Program {
     /// The first of the paths that is there.
     fn found(&self) -> Option<String> {
         let base = self.cwd.as_deref().unwrap_or(Path::new(""));
+<<<<<<< HEAD
         let path = |path: &CString| base.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
         self.common.paths.iter().map(path).find(|path| path.exists()).map(|path| path.display().to_string())
+=======
+        let path = |path: &CString| base.join(OsStr::from_bytes(path.as_bytes()));
+        self.common
+            .paths
+            .iter()
+            .map(path)
+            .find(|path| path.exists())
+            .map(|path| path.display().to_string())
+>>>>>>> handler
     }
+}
+
+/// A pipe into the program: its end, and ours, which does not block.
+fn pipe_in() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (its, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((its, ours))
+}
+
+/// A pipe out of the program: our end, which does not block, and its.
+fn pipe_out() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, its))
+}
+
+fn directory(cwd: &Path) -> Result<CString, String> {
+    CString::new(cwd.as_os_str().as_bytes())
+        .map_err(|_| "`cwd` holds a NUL byte, which no path can; remove it".to_owned())
 }
 
 /// The system's words for an error, as the middle of our sentence.

@@ -1,5 +1,8 @@
 //! Tests that need a daemon of their own: this test binary, started again.
 
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd};
+
 use super::*;
 
 /// What [`part`] does; without it, nothing.
@@ -26,6 +29,8 @@ fn part() {
     let script = match part.as_str() {
         "dies" => "echo $$ > pid; exec sleep 1000",
         "logs" => return log_a_run(),
+        "runs often" => return run_often(),
+        "has a free 3" => return start_with_3(),
         "started oddly" => "cat /proc/self/status > status; exit 3",
         _ => return,
     };
@@ -61,6 +66,76 @@ fn what_a_program_writes_is_logged() {
     assert_eq!(lines.len(), 1003, "{log}");
 }
 
+fn run_often() {
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let setups = [
+        Setup::script("cat; exit 3"),
+        Setup::script("sleep 1000 & exit 65"),
+        Setup::script("trap '' TERM; sleep 1000 & wait").limits(20, 10),
+        Setup::argv(["/no/such/program"]),
+    ];
+    let blocked = || {
+        fs::read_to_string("/proc/thread-self/status")
+            .unwrap()
+            .lines()
+            .find(|line| line.starts_with("SigBlk"))
+            .unwrap()
+            .to_owned()
+    };
+    let before = (open(), blocked());
+    for _ in 0..20 {
+        for setup in &setups {
+            assert_ne!(setup.run(&task(b"body")), Outcome::Done);
+        }
+    }
+    assert_eq!((open(), blocked()), before, "descriptors, signal mask");
+    let child = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    assert_eq!(child.err(), Some(rustix::io::Errno::CHILD), "children");
+}
+
+fn start_with_3() {
+    let null = fs::File::open("/dev/null").unwrap();
+    assert_eq!(null.as_raw_fd(), 3, "the shell closed it");
+    let c_strings = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| CString::new(*text).unwrap())
+            .collect()
+    };
+    let common = exec::Common {
+        paths: c_strings(&["/bin/sh"]),
+        argv: c_strings(&[
+            "sh",
+            "-c",
+            "readlink /proc/self/fd/0 /proc/self/fd/3 > out; exit 7",
+        ]),
+        environment: Vec::new(),
+        cwd: None,
+    };
+    let (id, _) = exec::start(&common, &[], [null.as_fd(); 4]).unwrap();
+    let status = rustix::process::waitpid(Some(id), rustix::process::WaitOptions::empty());
+    assert_eq!(status.unwrap().unwrap().1.exit_status(), Some(7));
+    assert_eq!(fs::read_to_string("out").unwrap(), "/dev/null\n/dev/null\n");
+}
+
+#[test]
+fn a_descriptor_that_has_its_number_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start_daemon("has a free 3", folder.path(), "exec 3<&-;");
+    let output = daemon.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
+#[test]
+fn no_run_leaves_a_descriptor_or_a_zombie() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start_daemon("runs often", folder.path(), "");
+    let output = daemon.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
 #[test]
 fn a_program_dies_with_the_daemon() {
     let folder = tempfile::tempdir().unwrap();
@@ -77,7 +152,12 @@ fn a_program_dies_with_the_daemon() {
 fn an_odd_start_of_the_daemon_does_not_reach_the_program() {
     let folder = tempfile::tempdir().unwrap();
     // With SIGCHLD ignored, the kernel would forget the exit status.
+<<<<<<< HEAD
     let mut daemon = start_daemon("started oddly", folder.path(), r#"trap "" HUP INT QUIT CHLD USR1;"#);
+=======
+    let odd = r#"set -- env --ignore-signal=HUP,INT,CHLD,USR1 --block-signal=TERM,USR2 "$@";"#;
+    let mut daemon = start_daemon("started oddly", folder.path(), odd);
+>>>>>>> handler
     assert!(daemon.wait().unwrap().success());
     let status = fs::read_to_string(folder.path().join("status")).unwrap();
     // The real-time signals are nobody's business here.

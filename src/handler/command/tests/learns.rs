@@ -80,7 +80,8 @@ fn descriptor_3_has_everything_whatever_its_size() {
 
 #[test]
 fn a_program_has_four_descriptors() {
-    let setup = Setup::script(r#"ls /proc/$$/fd | cat > "$1/fds""#);
+    // A child looks at its parent, which has no redirection or pipe of its own.
+    let setup = Setup::script(r#"sh -c 'ls /proc/$PPID/fd > "$1/fds"' sh "$1"; exit 0"#);
     // As if the daemon had been started with a descriptor that nobody closed.
     let inherited = rustix::io::dup(fs::File::open("/dev/null").unwrap()).unwrap();
     assert_eq!(setup.run(&task(b"")), Outcome::Done);
