@@ -10,10 +10,7 @@
 //! where this takes 0.8, whatever the size (`/bin/true`, its own work included). It also calls `execvp`, which hands what the kernel
 //! cannot run to `/bin/sh`: an empty file, or a program for another machine, would then be a shell script, and its exit
 //! status 0 would mark every message as done.
-#![expect(
-    unsafe_code,
-    reason = "no safe interface starts a process with these properties without a fork"
-)]
+#![expect(unsafe_code, reason = "no safe interface starts a process with these properties without a fork")]
 
 use std::ffi::{CString, c_char, c_void};
 use std::io;
@@ -116,8 +113,7 @@ fn clone(child: &mut Child) -> io::Result<(Pid, OwnedFd)> {
     // another memory or none, so that the stack and `child`, which nobody else can reach, outlive its use of them; stacks
     // grow downwards on every machine that Linux and Rust share. `child_main` keeps to system calls and to this memory.
     let (id, error) = unsafe {
-        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
-            (mem::zeroed(), mem::zeroed());
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (mem::zeroed(), mem::zeroed());
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         let argument = ptr::from_mut(child).cast::<c_void>();
@@ -154,29 +150,16 @@ impl Child {
             for (target, source) in (0..).zip(self.descriptors) {
                 // A descriptor that has its number already would stay close-on-exec. The daemon's own 0 to 2 are always
                 // open, so that no source is among the targets before its turn.
-                let done = if source == target {
-                    libc::fcntl(target, libc::F_SETFD, 0)
-                } else {
-                    libc::dup2(source, target)
-                };
+                let done =
+                    if source == target { libc::fcntl(target, libc::F_SETFD, 0) } else { libc::dup2(source, target) };
                 if done < 0 {
                     return StartError::Program(io::Error::last_os_error());
                 }
             }
             // What the daemon opens is close-on-exec anyway; this is for what it inherited. Linux before 5.11 refuses.
-<<<<<<< HEAD
-            libc::syscall(libc::SYS_close_range, METADATA + 1, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            // Die with the worker thread that forked, which lives as long as the daemon; it may be gone already.
-=======
-            libc::syscall(
-                libc::SYS_close_range,
-                4,
-                c_int::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            );
+            libc::syscall(libc::SYS_close_range, 4, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
             libc::setsid();
             // Die with the thread that made this process, which lives as long as the daemon; it may be gone already.
->>>>>>> handler
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             if libc::getppid() != self.daemon {
                 libc::_exit(127);

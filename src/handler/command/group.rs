@@ -19,12 +19,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
-<<<<<<< HEAD
-    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
-=======
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal,
-    test_kill_process_group, waitpid,
->>>>>>> handler
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
+    waitpid,
 };
 
 /// How long a killed process may take to be gone. Past this it hangs in the kernel, for instance on a dead file server.
@@ -43,26 +39,9 @@ pub struct Group {
 }
 
 impl Group {
-<<<<<<< HEAD
-    /// The group that this child leads. On an error the child is gone.
-    pub fn of(mut leader: Child) -> io::Result<Self> {
-        let id = Pid::from_child(&leader);
-        match pidfd_open(id, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { leader, id, living: vec![pidfd], reaped: false }),
-            Err(error) => {
-                let _ = kill_process_group(id, Signal::KILL);
-                leader.wait()?;
-                Err(error.into())
-            }
-=======
     /// The group that this child leads.
     pub fn of(leader: Pid, pidfd: OwnedFd) -> Self {
-        Self {
-            id: leader,
-            living: vec![pidfd],
-            reaped: false,
->>>>>>> handler
-        }
+        Self { id: leader, living: vec![pidfd], reaped: false }
     }
 
     /// Asks all of them to end (TERM).
@@ -99,9 +78,7 @@ impl Group {
             Some((_, status)) => Ok(ExitStatus::from_raw(status.as_raw())),
             None => {
                 let id = self.id.as_raw_nonzero();
-                Err(io::Error::other(format!(
-                    "process {id} does not end, not even when killed"
-                )))
+                Err(io::Error::other(format!("process {id} does not end, not even when killed")))
             }
         }
     }

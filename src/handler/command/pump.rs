@@ -296,23 +296,11 @@ mod tests {
             env: std::collections::BTreeMap::new(),
             cwd: None,
         };
-        let limits = Limits {
-            timeout: config.timeout,
-            kill_grace: config.kill_grace,
-        };
+        let limits = Limits { timeout: config.timeout, kill_grace: config.kill_grace };
         let program = Program::new(&config).unwrap();
         let process = program.start(Vec::new(), false).unwrap();
         let mut ended = [PollFd::new(&process.group.living[0], PollFlags::IN)];
-        assert_eq!(
-            poll(
-                &mut ended,
-                Some(&Timespec {
-                    tv_sec: 60,
-                    tv_nsec: 0
-                })
-            ),
-            Ok(1)
-        );
+        assert_eq!(poll(&mut ended, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })), Ok(1));
         let stop = Stop::new().unwrap();
         let run = Run::new(process, b"body", b"{}", limits, &stop, None);
         let (ending, stderr) = run.attend().unwrap();

@@ -50,32 +50,10 @@ impl Program {
     /// Fails with a sentence where the configuration holds what no program can be given.
     pub fn new(config: &config::Command) -> Result<Self, String> {
         exec::keep_exit_statuses();
-<<<<<<< HEAD
-        exec::hold_metadata_number();
         let argv: Result<Vec<_>, _> = config.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect();
         let argv = argv.map_err(|_| "`command` holds a NUL byte, which no argument can; remove it".to_owned())?;
         let name = config.argv.first().cloned().ok_or("`command` is empty; name the program")?;
         let path = config.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
-=======
-        let argv: Result<Vec<_>, _> = config
-            .argv
-            .iter()
-            .map(|argument| CString::new(argument.as_bytes()))
-            .collect();
-        let argv = argv.map_err(|_| {
-            "`command` holds a NUL byte, which no argument can; remove it".to_owned()
-        })?;
-        let name = config
-            .argv
-            .first()
-            .cloned()
-            .ok_or("`command` is empty; name the program")?;
-        let path = config
-            .env
-            .get("PATH")
-            .map(OsString::from)
-            .or_else(|| std::env::var_os("PATH"));
->>>>>>> handler
         let common = Common {
             paths: paths(&name, path.unwrap_or_else(|| DEFAULT_PATH.into())),
             argv,
@@ -83,76 +61,26 @@ impl Program {
             cwd: config.cwd.as_deref().map(directory).transpose()?,
         };
         let fixed_trace = config.env.contains_key("TRACEPARENT");
-<<<<<<< HEAD
-        Ok(Self { name, common: Arc::new(common), cwd: config.cwd.clone(), fixed_trace })
-=======
-        Ok(Self {
-            name,
-            common,
-            cwd: config.cwd.clone(),
-            fixed_trace,
-        })
->>>>>>> handler
+        Ok(Self { name, common, cwd: config.cwd.clone(), fixed_trace })
     }
 
     /// Starts it. On an error nothing of it runs; [`Program::explain`] says what is wrong.
-    pub fn start(
-        &self,
-        mut variables: Vec<CString>,
-        with_stdout: bool,
-    ) -> Result<Process, StartError> {
+    pub fn start(&self, mut variables: Vec<CString>, with_stdout: bool) -> Result<Process, StartError> {
         if self.fixed_trace {
             variables.retain(|variable| !variable.as_bytes().starts_with(b"TRACEPARENT="));
         }
-<<<<<<< HEAD
-        let (reading, metadata) = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut command = Command::new(&self.name);
-        command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        command.stdout(if with_stdout { Stdio::piped() } else { Stdio::null() });
-        if let Some(cwd) = &self.cwd {
-            command.current_dir(cwd);
-        }
-        exec::prepare(&mut command, &self.common, variables, reading)?;
-        let mut child = command.spawn()?;
-        // With the command goes the reading end of the metadata, so that its writer notices when the program closes it.
-        drop(command);
-        let stdin = child.stdin.take().map(OwnedFd::from);
-        let stdout = child.stdout.take().map(OwnedFd::from);
-        let stderr = child.stderr.take().map(OwnedFd::from);
-        let process = Process {
-            group: Group::of(child)?,
-            stdin: stdin.expect("stdin was asked to be a pipe"),
-            metadata,
-            stdout,
-            stderr: stderr.expect("stderr was asked to be a pipe"),
-        };
-        for pipe in [&process.stdin, &process.metadata, &process.stderr].into_iter().chain(&process.stdout) {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        Ok(process)
-=======
         let (its_stdin, stdin) = pipe_in()?;
         let (stdout, its_stdout) = if with_stdout {
             let (stdout, its_stdout) = pipe_out()?;
             (Some(stdout), its_stdout)
         } else {
-            (
-                None,
-                OpenOptions::new().write(true).open("/dev/null")?.into(),
-            )
+            (None, OpenOptions::new().write(true).open("/dev/null")?.into())
         };
         let (stderr, its_stderr) = pipe_out()?;
         let (its_metadata, metadata) = pipe_in()?;
         let its = [&its_stdin, &its_stdout, &its_stderr, &its_metadata].map(AsFd::as_fd);
         let (id, pidfd) = exec::start(&self.common, &variables, its)?;
-        Ok(Process {
-            group: Group::of(id, pidfd),
-            stdin,
-            metadata,
-            stdout,
-            stderr,
-        })
->>>>>>> handler
+        Ok(Process { group: Group::of(id, pidfd), stdin, metadata, stdout, stderr })
     }
 
     /// Why it did not start, and what to do, in one sentence.
@@ -165,9 +93,7 @@ impl Program {
             StartError::Directory(error) => {
                 let cwd = self.cwd.as_deref().unwrap_or(Path::new(".")).display();
                 let error = lower(error);
-                return format!(
-                    "cannot start `{name}` in `{cwd}`: {error}; make the folder, or mend `cwd`"
-                );
+                return format!("cannot start `{name}` in `{cwd}`: {error}; make the folder, or mend `cwd`");
             }
             StartError::Program(error) => error,
         };
@@ -207,18 +133,8 @@ impl Program {
     /// The first of the paths that is there.
     fn found(&self) -> Option<String> {
         let base = self.cwd.as_deref().unwrap_or(Path::new(""));
-<<<<<<< HEAD
-        let path = |path: &CString| base.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
-        self.common.paths.iter().map(path).find(|path| path.exists()).map(|path| path.display().to_string())
-=======
         let path = |path: &CString| base.join(OsStr::from_bytes(path.as_bytes()));
-        self.common
-            .paths
-            .iter()
-            .map(path)
-            .find(|path| path.exists())
-            .map(|path| path.display().to_string())
->>>>>>> handler
+        self.common.paths.iter().map(path).find(|path| path.exists()).map(|path| path.display().to_string())
     }
 }
 

@@ -96,19 +96,10 @@ fn run_often() {
 fn start_with_3() {
     let null = fs::File::open("/dev/null").unwrap();
     assert_eq!(null.as_raw_fd(), 3, "the shell closed it");
-    let c_strings = |texts: &[&str]| {
-        texts
-            .iter()
-            .map(|text| CString::new(*text).unwrap())
-            .collect()
-    };
+    let c_strings = |texts: &[&str]| texts.iter().map(|text| CString::new(*text).unwrap()).collect();
     let common = exec::Common {
         paths: c_strings(&["/bin/sh"]),
-        argv: c_strings(&[
-            "sh",
-            "-c",
-            "readlink /proc/self/fd/0 /proc/self/fd/3 > out; exit 7",
-        ]),
+        argv: c_strings(&["sh", "-c", "readlink /proc/self/fd/0 /proc/self/fd/3 > out; exit 7"]),
         environment: Vec::new(),
         cwd: None,
     };
@@ -152,12 +143,8 @@ fn a_program_dies_with_the_daemon() {
 fn an_odd_start_of_the_daemon_does_not_reach_the_program() {
     let folder = tempfile::tempdir().unwrap();
     // With SIGCHLD ignored, the kernel would forget the exit status.
-<<<<<<< HEAD
-    let mut daemon = start_daemon("started oddly", folder.path(), r#"trap "" HUP INT QUIT CHLD USR1;"#);
-=======
     let odd = r#"set -- env --ignore-signal=HUP,INT,CHLD,USR1 --block-signal=TERM,USR2 "$@";"#;
     let mut daemon = start_daemon("started oddly", folder.path(), odd);
->>>>>>> handler
     assert!(daemon.wait().unwrap().success());
     let status = fs::read_to_string(folder.path().join("status")).unwrap();
     // The real-time signals are nobody's business here.

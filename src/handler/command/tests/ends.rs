@@ -45,19 +45,6 @@ fn a_timeout_finds_what_left_the_group() {
 }
 
 #[test]
-<<<<<<< HEAD
-fn the_grace_is_for_the_whole_group() {
-    // The program dies of TERM at once; what it started wants to tidy up.
-    let script = r#"
-        sh -c 'trap "sleep 0.2; echo tidy > \"$1/tidy\"; exit" TERM; : > "$1/ready"; sleep 1000 & wait' sh "$1" &
-        wait"#;
-    let setup = Setup::script(script).limits(1000, 30_000);
-    let start = Instant::now();
-    let outcome = setup.run(&task(b""));
-    assert_eq!(outcome, retry(ErrorClass::Timeout, "no end within 1s"));
-    assert_eq!(setup.read("tidy"), "tidy\n");
-    assert!(start.elapsed() < Duration::from_secs(20), "it did not wait for the rest of the grace");
-=======
 fn the_grace_is_for_all_of_it() {
     // The program dies of TERM at once; what it started, in its group or out of it, wants to tidy up.
     for start in ["sh", "setsid sh"] {
@@ -68,12 +55,8 @@ fn the_grace_is_for_all_of_it() {
         let outcome = setup.run(&task(b""));
         assert_eq!(outcome, retry(ErrorClass::Timeout, "no end within 1s"));
         assert_eq!(setup.read("tidy"), "tidy\n");
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "it did not wait for the rest of the grace"
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "it did not wait for the rest of the grace");
     }
->>>>>>> handler
 }
 
 #[test]
