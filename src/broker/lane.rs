@@ -21,7 +21,7 @@ pub(super) struct Lane<'c> {
     /// The front one is read. A cancelled consumer stays until it is read empty; only the last can be a live one.
     consumers: VecDeque<Consumer<'c>>,
     subscribed: bool,
-    tokens: Tokens,
+    tokens: Tokens<Delivery>,
 }
 
 /// What a lane's consumer had to say.
@@ -45,7 +45,7 @@ impl<'c> Lane<'c> {
             channel,
             consumers: VecDeque::new(),
             subscribed: false,
-            tokens: Tokens::default(),
+            tokens: Tokens::new(),
         }
     }
 
@@ -133,7 +133,7 @@ impl<'c> Lane<'c> {
             body: mem::take(&mut delivery.body),
         };
         delivery.properties = AmqpProperties::default();
-        self.tokens.keep(delivery);
+        self.tokens.keep(tag, delivery);
         (tag, message)
     }
 

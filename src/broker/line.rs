@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use amiquip::{Channel, Confirm, ConnectionBlockedNotification, Error, Publish, Result, Return};
+use amiquip::{Channel, Confirm, ConnectionBlockedNotification, Error, Publish, Return};
 use crossbeam_channel::Receiver;
 
 use super::connect::{Link, close};
@@ -37,19 +37,23 @@ pub(super) struct Line<T> {
     confirms: Receiver<Confirm>,
     returns: Receiver<Return>,
     window: Window<T>,
+    /// The first error of a publish. The library tells why a channel was closed only once, to whoever asks first.
+    symptom: Option<Error>,
+    /// Whether the broker has confirmed anything.
+    useful: bool,
     wire: Wire,
 }
 
 /// What is left of a line that fell.
 pub(super) enum Fallen {
     /// The broker closed the channel, for this reason; the connection still stands.
-    Channel(Closed, Wire),
+    Channel(Closed, Box<Wire>),
     /// The connection is over. The reason is there only if the broker closed it because of something that we sent.
     Connection(BrokerError, Option<Closed>),
 }
 
 impl Wire {
-    pub(super) fn new(mut link: Link) -> std::result::Result<Self, BrokerError> {
+    pub(super) fn new(mut link: Link) -> Result<Self, BrokerError> {
         match link.connection.listen_for_connection_blocked() {
             Ok(notes) => Ok(Self {
                 link,
@@ -81,7 +85,7 @@ impl Wire {
 
 impl<T> Line<T> {
     /// Opens a channel on the wire and puts it into confirm mode. Blocks for a few round trips.
-    pub(super) fn open(mut wire: Wire) -> std::result::Result<Self, BrokerError> {
+    pub(super) fn open(mut wire: Wire) -> Result<Self, BrokerError> {
         let connection = &mut wire.link.connection;
         let (opened, overdue) = cut_after(&wire.link.socket, OPEN_LIMIT, || {
             let channel = connection.open_channel(None)?;
@@ -96,6 +100,8 @@ impl<T> Line<T> {
                 confirms,
                 returns,
                 window: Window::new(),
+                symptom: None,
+                useful: false,
                 wire,
             }),
             Err(error) => Err(Wire::lost(wire.link, &error, overdue)),
@@ -121,6 +127,11 @@ impl<T> Line<T> {
         self.wire.blocked
     }
 
+    /// Whether this line has got a message through.
+    pub(super) fn is_useful(&self) -> bool {
+        self.useful
+    }
+
     /// Publishes that are not confirmed yet.
     pub(super) fn unconfirmed(&self) -> usize {
         self.window.len()
@@ -144,16 +155,17 @@ impl<T> Line<T> {
             immediate: false,
             properties: to_amqp(&outgoing.properties),
         };
-        if let Err(error) = self
+        let sent = self
             .channel
-            .basic_publish(outgoing.exchange.as_str(), publish)
-        {
-            log::debug!("a publish was not sent: {}", describe(&error));
+            .basic_publish(outgoing.exchange.as_str(), publish);
+        if let Err(error) = sent {
+            self.symptom.get_or_insert(error);
         }
     }
 
     /// What one confirm settles.
     pub(super) fn confirmed(&mut self, confirm: Confirm) -> Vec<Settled<T>> {
+        self.useful = true;
         // All returns that came before this confirm are in by now: see `Window`.
         for came in self.returns.try_iter() {
             self.window.returned(&came);
@@ -190,14 +202,15 @@ impl<T> Line<T> {
         let Self {
             channel,
             window,
+            symptom,
             wire,
             ..
         } = self;
         let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
-        let fallen = match closed.as_ref().err().and_then(channel_closed) {
-            Some(why) => Fallen::Channel(why, wire),
+        let symptom = symptom.or(closed.err()).unwrap_or(Error::EventLoopDropped);
+        let fallen = match channel_closed(&symptom) {
+            Some(why) => Fallen::Channel(why, Box::new(wire)),
             None => {
-                let symptom = closed.err().unwrap_or(Error::EventLoopDropped);
                 let Link {
                     connection,
                     socket,
@@ -206,13 +219,8 @@ impl<T> Line<T> {
                 } = wire.link;
                 let last = close(connection, &socket, CLOSE_LIMIT).unwrap_or(symptom);
                 let why = connection_closed(&last).filter(|why| why.code != CONNECTION_FORCED);
-                Fallen::Connection(
-                    BrokerError::Lost {
-                        host,
-                        reason: describe(&last),
-                    },
-                    why,
-                )
+                let reason = describe(&last);
+                Fallen::Connection(BrokerError::Lost { host, reason }, why)
             }
         };
         (window.into_unconfirmed().collect(), fallen)
@@ -221,8 +229,7 @@ impl<T> Line<T> {
     /// Closes channel and connection in good order, or cuts them after 2 s. What is unconfirmed is forgotten.
     pub(super) fn close(self) {
         let Self { channel, wire, .. } = self;
-        let (closed, _): (Result<()>, bool) =
-            cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
+        let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
         if let Err(error) = closed {
             log::debug!(
                 "the publishing channel was not closed in order: {}",

@@ -308,9 +308,8 @@ impl Worker {
     }
 
     fn on_opened(&mut self, opened: Result<Line<Order>, BrokerError>) {
-        match self.uplink.opened(opened) {
-            Ok(()) => log::info!("the publisher is connected"),
-            Err(error) => self.complain(error.to_string()),
+        if let Err(error) = self.uplink.opened(opened) {
+            self.complain(error.to_string());
         }
     }
 

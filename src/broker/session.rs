@@ -10,7 +10,8 @@ use super::connect::{Link, close};
 use super::deadline::cut_after;
 use super::declare::{self, Trouble};
 use super::error::{
-    BrokerError, CONNECTION_FORCED, NOT_FOUND, channel_closed, connection_closed, describe,
+    BrokerError, CONNECTION_FORCED, NOT_FOUND, PRECONDITION_FAILED, channel_closed,
+    connection_closed, describe,
 };
 use super::lane::{Heard, Lane};
 use crate::config;
@@ -166,20 +167,25 @@ impl Session<'_> {
         let (declared, overdue) = cut_after(&self.socket, DECLARE_LIMIT, || {
             declare::declare(connection, steps)
         });
-        match declared {
-            Ok(()) => Ok(()),
-            Err(Trouble::Missing(reason)) => Err(self.topology(reason)),
-            Err(Trouble::Broker(error)) => Err(
-                match channel_closed(&error).or_else(|| {
-                    // An exchange of an unknown type costs the whole connection.
-                    connection_closed(&error).filter(|why| why.code != CONNECTION_FORCED)
-                }) {
-                    Some(why) => {
-                        self.topology(format!("cannot declare what the job needs: {}", why.text))
+        let error = match declared {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Missing(reason)) => return Err(self.topology(reason)),
+            Err(Trouble::Broker(error)) => error,
+        };
+        // An exchange of an unknown type costs the whole connection.
+        let hung_up = || connection_closed(&error).filter(|why| why.code != CONNECTION_FORCED);
+        match channel_closed(&error).or_else(hung_up) {
+            Some(why) => {
+                let hint = match why.code {
+                    PRECONDITION_FAILED => {
+                        "; the names warrend.delay.* are warrend's own: delete what has them with other arguments"
                     }
-                    None => self.lose(&error, overdue),
-                },
-            ),
+                    _ => "",
+                };
+                let text = why.text;
+                Err(self.topology(format!("cannot declare what the job needs: {text}{hint}")))
+            }
+            None => Err(self.lose(&error, overdue)),
         }
     }
 
