@@ -18,6 +18,9 @@ pub(super) const NOT_FOUND: u16 = 404;
 /// AMQP reply code of arguments that differ from those that stand.
 pub(super) const PRECONDITION_FAILED: u16 = 406;
 
+/// The reason that is told where a call had to be cut.
+pub(super) const NO_ANSWER: &str = "the broker did not answer in time";
+
 /// Why the broker could not be used. Each variant is a branch of some caller; all of them can heal, so the daemon keeps
 /// trying after every one.
 #[derive(Debug, Clone, PartialEq, Eq)]

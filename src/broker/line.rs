@@ -10,7 +10,7 @@ use super::connect::{Link, close};
 use super::convert::to_amqp;
 use super::deadline::cut_after;
 use super::error::{
-    BrokerError, CONNECTION_FORCED, Closed, channel_closed, connection_closed, describe,
+    BrokerError, CONNECTION_FORCED, Closed, NO_ANSWER, channel_closed, connection_closed, describe,
 };
 use super::outgoing::Outgoing;
 use super::window::{Settled, Window};
@@ -18,7 +18,7 @@ use super::window::{Settled, Window};
 /// How long the broker may take to open a channel and to put it into confirm mode.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How long closing may take before the socket is cut.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Unconfirmed bytes, beyond which nothing more is sent. A single larger message still goes out, alone.
 const MAX_UNCONFIRMED_BYTES: usize = 8 << 20;
@@ -72,7 +72,7 @@ impl Wire {
     fn lost(link: Link, symptom: &Error, overdue: bool) -> BrokerError {
         let last = close(link.connection, &link.socket, CLOSE_LIMIT);
         let reason = if overdue {
-            "the broker did not answer in time".to_owned()
+            NO_ANSWER.to_owned()
         } else {
             describe(last.as_ref().unwrap_or(symptom))
         };
@@ -226,7 +226,7 @@ impl<T> Line<T> {
         (window.into_unconfirmed().collect(), fallen)
     }
 
-    /// Closes channel and connection in good order, or cuts them after 2 s. What is unconfirmed is forgotten.
+    /// Closes channel and connection in good order, or cuts them after 1 s. What is unconfirmed is forgotten.
     pub(super) fn close(self) {
         let Self { channel, wire, .. } = self;
         let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());

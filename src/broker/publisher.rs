@@ -37,7 +37,7 @@ use crate::task::{Copy, Ticket};
 /// Unconfirmed publishes at a time: enough to fill the way to a broker and back.
 const MAX_UNCONFIRMED: usize = 256;
 
-/// The longest wait, and so the longest time between two beats.
+/// The longest wait for anything to happen.
 const TICK: Duration = Duration::from_secs(2);
 
 /// A copy to publish, and where the answer goes.
@@ -82,7 +82,7 @@ pub struct Publisher {
     pub requests: Sender<PublishRequest>,
     /// Asks for a report; the answer is sent with `try_send`, so bring a channel with room for one.
     pub inspect: Sender<Sender<PublisherReport>>,
-    /// Grows at least every 2 s while the thread is well, for the watchdog.
+    /// Grows at least every 4 s while the thread is well, for the watchdog.
     pub beat: Arc<AtomicU64>,
     stop: Sender<Instant>,
     thread: JoinHandle<()>,
@@ -90,7 +90,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Lets the publisher finish what it has and what waits in `requests`, until `deadline` at the latest, then closes its
-    /// connection (at most 4 s more) and waits for the thread. What is not confirmed by then gets no answer.
+    /// connection (at most 2 s more) and waits for the thread. What is not confirmed by then gets no answer.
     pub fn stop(self, deadline: Instant) {
         let Self {
             requests,

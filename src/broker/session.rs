@@ -10,7 +10,7 @@ use super::connect::{Link, close};
 use super::deadline::cut_after;
 use super::declare::{self, Trouble};
 use super::error::{
-    BrokerError, CONNECTION_FORCED, NOT_FOUND, PRECONDITION_FAILED, channel_closed,
+    BrokerError, CONNECTION_FORCED, NO_ANSWER, NOT_FOUND, PRECONDITION_FAILED, channel_closed,
     connection_closed, describe,
 };
 use super::lane::{Heard, Lane};
@@ -73,7 +73,7 @@ pub fn with_session<R>(
         vhost,
         server,
     } = link;
-    let (opened, _) = cut_after(&socket, CALL_LIMIT, || {
+    let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let alive = connection.listen_for_connection_blocked()?;
         let channels: Result<Vec<_>, Error> = queues
             .iter()
@@ -85,10 +85,12 @@ pub fn with_session<R>(
         Ok(opened) => opened,
         Err(error) => {
             let last = close(connection, &socket, CLOSE_LIMIT).unwrap_or(error);
-            return Err(BrokerError::Lost {
-                host,
-                reason: describe(&last),
-            });
+            let reason = if overdue {
+                NO_ANSWER.to_owned()
+            } else {
+                describe(&last)
+            };
+            return Err(BrokerError::Lost { host, reason });
         }
     };
     let lanes = queues
@@ -356,7 +358,7 @@ impl Session<'_> {
             return known.clone();
         }
         let reason = if overdue {
-            "the broker did not answer in time".to_owned()
+            NO_ANSWER.to_owned()
         } else if channel_closed(symptom).is_some() {
             describe(symptom)
         } else {
