@@ -116,8 +116,13 @@ fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Li
             vhost: host.vhost.clone(),
         }),
         Err(error) if !overdue => Err(handshake_error(host, &error)),
+        Err(Error::InvalidCredentials) => Err(unreachable(format!(
+            "no answer to the login of the user {:?} within {timeout:?}; check user name and password (RabbitMQ answers \
+             a wrong one only after 3 s)",
+            host.user
+        ))),
         Ok(_) | Err(_) => Err(unreachable(format!(
-            "the AMQP handshake was not finished after {timeout:?}; is this the broker's AMQP port?"
+            "the AMQP handshake was not finished within {timeout:?}; is this the broker's AMQP port?"
         ))),
     }
 }
@@ -230,13 +235,6 @@ fn server_name(properties: &FieldTable) -> String {
         (Some(product), Some(version)) => format!("{product} {version}"),
         (Some(product), None) => product.to_owned(),
         (None, _) => "unknown".to_owned(),
-    }
-}
-
-impl Link {
-    /// Closes the connection in good order, or cuts it after `limit`.
-    pub(super) fn close(self, limit: Duration) {
-        close(self.connection, &self.socket, limit);
     }
 }
 

@@ -15,6 +15,11 @@ pub(super) const CONNECTION_FORCED: u16 = 320;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 /// AMQP reply code of a queue or exchange that is not there.
 pub(super) const NOT_FOUND: u16 = 404;
+/// AMQP reply code of arguments that differ from those that stand.
+pub(super) const PRECONDITION_FAILED: u16 = 406;
+
+/// The reason that is told where a call had to be cut.
+pub(super) const NO_ANSWER: &str = "the broker did not answer in time";
 
 /// Why the broker could not be used. Each variant is a branch of some caller; all of them can heal, so the daemon keeps
 /// trying after every one.

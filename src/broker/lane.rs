@@ -19,7 +19,7 @@ pub(super) struct Lane<'c> {
     /// The front one is read. A cancelled consumer stays until it is read empty; only the last can be a live one.
     consumers: VecDeque<Consumer<'c>>,
     subscribed: bool,
-    tokens: Tokens,
+    tokens: Tokens<Delivery>,
 }
 
 /// What a lane's consumer had to say.
@@ -38,7 +38,7 @@ pub(super) enum Heard<'c> {
 
 impl<'c> Lane<'c> {
     pub(super) fn new(queue: &Arc<str>, channel: &'c Channel) -> Self {
-        Self { queue: queue.clone(), channel, consumers: VecDeque::new(), subscribed: false, tokens: Tokens::default() }
+        Self { queue: queue.clone(), channel, consumers: VecDeque::new(), subscribed: false, tokens: Tokens::new() }
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
@@ -122,7 +122,7 @@ impl<'c> Lane<'c> {
             body: mem::take(&mut delivery.body),
         };
         delivery.properties = AmqpProperties::default();
-        self.tokens.keep(delivery);
+        self.tokens.keep(tag, delivery);
         (tag, message)
     }
 

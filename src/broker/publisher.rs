@@ -36,7 +36,7 @@ use crate::task::{Copy, Ticket};
 /// Unconfirmed publishes at a time: enough to fill the way to a broker and back.
 const MAX_UNCONFIRMED: usize = 256;
 
-/// The longest wait, and so the longest time between two beats.
+/// The longest wait for anything to happen.
 const TICK: Duration = Duration::from_secs(2);
 
 /// A copy to publish, and where the answer goes.
@@ -87,7 +87,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Lets the publisher finish what it has and what waits in `requests`, until `deadline` at the latest, then closes its
-    /// connection (at most 4 s more) and waits for the thread. What is not confirmed by then gets no answer.
+    /// connection (at most 2 s more) and waits for the thread. What is not confirmed by then gets no answer.
     pub fn stop(self, deadline: Instant) {
         let Self { requests, stop, thread, .. } = self;
         drop(requests);
@@ -169,6 +169,7 @@ struct Worker {
 }
 
 /// What the thread can wake up for.
+#[expect(clippy::large_enum_variant, reason = "made and consumed in one place, once a wake-up")]
 enum Event {
     Request(PublishRequest),
     /// Nobody can send a request any more.
@@ -281,9 +282,8 @@ impl Worker {
     }
 
     fn on_opened(&mut self, opened: Result<Line<Order>, BrokerError>) {
-        match self.uplink.opened(opened) {
-            Ok(()) => log::info!("the publisher is connected"),
-            Err(error) => self.complain(error.to_string()),
+        if let Err(error) = self.uplink.opened(opened) {
+            self.complain(error.to_string());
         }
     }
 

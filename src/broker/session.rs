@@ -9,7 +9,10 @@ use crossbeam_channel::{Receiver, Select, TryRecvError};
 use super::connect::{Link, close};
 use super::deadline::cut_after;
 use super::declare::{self, Trouble};
-use super::error::{BrokerError, CONNECTION_FORCED, NOT_FOUND, channel_closed, connection_closed, describe};
+use super::error::{
+    BrokerError, CONNECTION_FORCED, NO_ANSWER, NOT_FOUND, PRECONDITION_FAILED, channel_closed, connection_closed,
+    describe,
+};
 use super::lane::{Heard, Lane};
 use crate::config;
 use crate::policy::topology::Step;
@@ -64,7 +67,7 @@ pub fn with_session<R>(
     body: impl FnOnce(&mut Session<'_>) -> R,
 ) -> Result<R, BrokerError> {
     let Link { mut connection, socket, host, vhost, server } = link;
-    let (opened, _) = cut_after(&socket, CALL_LIMIT, || {
+    let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let alive = connection.listen_for_connection_blocked()?;
         let channels: Result<Vec<_>, Error> = queues.iter().map(|_| connection.open_channel(None)).collect();
         Ok((channels?, alive))
@@ -73,7 +76,8 @@ pub fn with_session<R>(
         Ok(opened) => opened,
         Err(error) => {
             let last = close(connection, &socket, CLOSE_LIMIT).unwrap_or(error);
-            return Err(BrokerError::Lost { host, reason: describe(&last) });
+            let reason = if overdue { NO_ANSWER.to_owned() } else { describe(&last) };
+            return Err(BrokerError::Lost { host, reason });
         }
     };
     let lanes = queues.iter().zip(&channels).map(|(queue, channel)| Lane::new(&queue.name, channel));
@@ -147,18 +151,25 @@ impl Session<'_> {
             return Ok(());
         };
         let (declared, overdue) = cut_after(&self.socket, DECLARE_LIMIT, || declare::declare(connection, steps));
-        match declared {
-            Ok(()) => Ok(()),
-            Err(Trouble::Missing(reason)) => Err(self.topology(reason)),
-            Err(Trouble::Broker(error)) => Err(
-                match channel_closed(&error).or_else(|| {
-                    // An exchange of an unknown type costs the whole connection.
-                    connection_closed(&error).filter(|why| why.code != CONNECTION_FORCED)
-                }) {
-                    Some(why) => self.topology(format!("cannot declare what the job needs: {}", why.text)),
-                    None => self.lose(&error, overdue),
-                },
-            ),
+        let error = match declared {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Missing(reason)) => return Err(self.topology(reason)),
+            Err(Trouble::Broker(error)) => error,
+        };
+        // An exchange of an unknown type costs the whole connection.
+        let hung_up = || connection_closed(&error).filter(|why| why.code != CONNECTION_FORCED);
+        match channel_closed(&error).or_else(hung_up) {
+            Some(why) => {
+                let hint = match why.code {
+                    PRECONDITION_FAILED => {
+                        "; the names warrend.delay.* are warrend's own: delete what has them with other arguments"
+                    }
+                    _ => "",
+                };
+                let text = why.text;
+                Err(self.topology(format!("cannot declare what the job needs: {text}{hint}")))
+            }
+            None => Err(self.lose(&error, overdue)),
         }
     }
 
@@ -319,7 +330,7 @@ impl Session<'_> {
             return known.clone();
         }
         let reason = if overdue {
-            "the broker did not answer in time".to_owned()
+            NO_ANSWER.to_owned()
         } else if channel_closed(symptom).is_some() {
             describe(symptom)
         } else {

@@ -29,7 +29,8 @@ pub const MAX_DELAY: Duration = Duration::from_secs((1 << LEVELS) - 1);
 
 /// The longest name of a work queue, in bytes, to which a copy can be delayed: a routing key has at most 255 bytes, and
 /// the ladder's twenty bits with their dots take 40 of them.
-pub const MAX_QUEUE_NAME: usize = 255 - 2 * LEVELS;
+#[cfg(test)]
+const MAX_QUEUE_NAME: usize = 255 - 2 * LEVELS;
 
 /// The exchange at the end of the ladder, to which every work queue is bound.
 pub const DELIVER: &str = "warrend.delay.deliver";
