@@ -52,7 +52,8 @@ clean_up() {
         management DELETE "/api/vhosts/$vhost" >/dev/null || true
     fi
     if [ "$node_is_ours" = yes ]; then
-        "$broker" stop
+        # The exported URL would mean a broker that is not ours.
+        env -u WARREND_AMQP_URL "$broker" stop
     fi
     if [ "$code" -eq 0 ] && [ -n "$folder" ]; then
         rm -rf "$folder"
@@ -119,8 +120,8 @@ connected() {
 }
 
 all_settled() {
-    [ "$(counter emails done)" = "$sent" ] && [ "$(counter emails dead)" = "$dead" ] &&
-        [ "$(counter emails duplicates)" = "$duplicates" ] && [ "$(counter metrics done)" = "$metrics" ]
+    [ "$(counter emails "done")" = "$sent" ] && [ "$(counter emails dead)" = "$dead" ] &&
+        [ "$(counter emails duplicates)" = "$duplicates" ] && [ "$(counter metrics "done")" = "$metrics" ]
 }
 
 publish_load() {
