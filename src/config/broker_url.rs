@@ -132,7 +132,10 @@ fn credentials(url: &Url, password_elsewhere: bool) -> Result<(String, String), 
 
 fn vhost(url: &Url, text: &str) -> Result<String, Fault> {
     // Dots as path segments are resolved by the URL standard, and other characters encoded: then the paths differ.
-    if !text.ends_with(url.path()) {
+    let written = text
+        .split_once("://")
+        .and_then(|(_, rest)| rest.find('/').map(|slash| &rest[slash..]));
+    if written.unwrap_or_default() != url.path() {
         return Err((
             "the virtual host of this URL is not percent-encoded",
             "write what is special in it as %XX",

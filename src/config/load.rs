@@ -38,6 +38,17 @@ struct File {
     unreadable: Option<(String, Option<usize>)>,
 }
 
+impl File {
+    /// What is to be parsed: what could not be read as text is not guessed at.
+    fn toml(&self) -> &str {
+        if self.unreadable.is_none() {
+            &self.source.text
+        } else {
+            ""
+        }
+    }
+}
+
 /// The main file: `option` (`-c`), else `$WARREND_CONFIG` unless empty, else [`DEFAULT_PATH`].
 pub fn path(option: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let variable = || {
@@ -139,7 +150,7 @@ fn judge(
 ) -> Result<Loaded, Report> {
     let parsed: Vec<_> = files
         .iter()
-        .map(|file| DeTable::parse_recoverable(&file.source.text))
+        .map(|file| DeTable::parse_recoverable(file.toml()))
         .collect();
     let reader = Reader::new(env, folder);
     let mut broken_lines: Vec<Vec<usize>> = Vec::new();

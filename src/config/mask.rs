@@ -1,12 +1,16 @@
 //! Keeps secrets out of what is shown: the lines of a report, and its messages.
 //!
 //! A secret is the password of anything that looks like a URL, every string of `urls`, and every value whose key is
-//! named after a password, a secret or a token. Where a file is not valid TOML its lines are judged by eye, and more is
-//! masked than is needed. Nothing here changes what the configuration means.
+//! named after a password, a secret or a token. Comments, and all lines of a file that is not valid TOML, are judged by
+//! eye, and more is masked in them than is needed. Nothing here changes what the configuration means.
 
 use std::ops::Range;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+/// What TOML writes around strings.
+const QUOTES: [char; 2] = ['"', '\''];
 
 /// What stands in place of a secret, whatever its length.
 const MASK: &str = "***";
@@ -15,19 +19,29 @@ const MASK: &str = "***";
 ///
 /// `broken`: the file has syntax errors, so the tree may lack or misplace strings.
 pub fn secrets(text: &str, tree: &DeTable<'_>, broken: bool) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    for (key, value) in tree {
-        search(text, value, Kind::of(key.get_ref()), &mut found);
-    }
-    if broken {
-        let mut start = 0;
-        for line in text.split_inclusive('\n') {
-            found.extend(
-                by_eye(line.trim_end()).map(|range| start + range.start..start + range.end),
-            );
-            start += line.len();
+    let mut search = Search {
+        text,
+        found: Vec::new(),
+        read: Vec::new(),
+    };
+    search.table(tree, Kind::Plain);
+    search.read.sort_by_key(|span| span.start);
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let end = start + line.trim_end().len();
+        let unread = if broken {
+            Some(start)
+        } else {
+            search.comment(start..end)
+        };
+        if let Some(from) = unread {
+            search
+                .found
+                .extend(by_eye(&text[from..end]).map(|range| from + range.start..from + range.end));
         }
+        start += line.len();
     }
+    let mut found = search.found;
     found.sort_by_key(|range| range.start);
     let mut apart: Vec<Range<usize>> = Vec::new();
     for range in found {
@@ -126,49 +140,83 @@ impl Kind {
     }
 }
 
-fn search(
-    text: &str,
-    value: &toml::Spanned<DeValue<'_>>,
-    kind: Kind,
-    found: &mut Vec<Range<usize>>,
-) {
-    if let Some(table) = value.get_ref().as_table() {
-        for (key, value) in table {
-            let kind = if kind == Kind::Secret {
-                kind
-            } else {
-                Kind::of(key.get_ref())
-            };
-            search(text, value, kind, found);
-        }
-    } else if let Some(array) = value.get_ref().as_array() {
-        for value in array {
-            search(text, value, kind, found);
-        }
-    } else if let Some(range) = in_scalar(text, value, kind) {
-        found.push(range);
-    }
+/// A walk through the tree of a file.
+struct Search<'a> {
+    text: &'a str,
+    /// The secret parts.
+    found: Vec<Range<usize>>,
+    /// Where keys and values stand that are no tables or arrays.
+    read: Vec<Range<usize>>,
 }
 
-/// The secret part of a string, or of another value where all of it is secret.
-fn in_scalar(text: &str, value: &toml::Spanned<DeValue<'_>>, kind: Kind) -> Option<Range<usize>> {
-    let span = value.span();
-    let token = text.get(span.clone())?;
-    let quotes = token.len() - token.trim_start_matches(['"', '\'']).len();
-    let quotes = quotes.min(token.len() / 2);
-    let all = span.start + quotes..span.end - quotes;
-    if kind == Kind::Secret {
-        return (!all.is_empty()).then_some(all);
+impl Search<'_> {
+    fn table(&mut self, table: &DeTable<'_>, kind: Kind) {
+        for (key, value) in table {
+            self.read.push(key.span());
+            // A value may have come to stand where its key should.
+            if url_password(key.get_ref(), false).is_some() {
+                self.found.push(key.span());
+            }
+            self.value(
+                value,
+                if kind == Kind::Secret {
+                    kind
+                } else {
+                    Kind::of(key.get_ref())
+                },
+            );
+        }
     }
-    let decoded = value.get_ref().as_str()?;
-    url_password(decoded, kind == Kind::Url)?;
-    if token.contains('\\') {
-        // An escape may hide the marks that the password stands between.
-        return Some(all);
+
+    fn value(&mut self, value: &Spanned<DeValue<'_>>, kind: Kind) {
+        if let Some(table) = value.get_ref().as_table() {
+            self.table(table, kind);
+        } else if let Some(array) = value.get_ref().as_array() {
+            for value in array {
+                self.value(value, kind);
+            }
+        } else {
+            self.read.push(value.span());
+            self.found.extend(self.in_scalar(value, kind));
+        }
     }
-    let inner = &text[all.clone()];
-    url_password(inner, kind == Kind::Url)
-        .map(|range| all.start + range.start..all.start + range.end)
+
+    /// The secret part of a string, or of another value where all of it is secret.
+    fn in_scalar(&self, value: &Spanned<DeValue<'_>>, kind: Kind) -> Option<Range<usize>> {
+        let span = value.span();
+        let token = self.text.get(span.clone())?;
+        let opening = token.len() - token.trim_start_matches(QUOTES).len();
+        let inner = &token[opening..];
+        // In a broken file a string may lack its end.
+        let closing = opening.min(inner.len() - inner.trim_end_matches(QUOTES).len());
+        let inner = &inner[..inner.len() - closing];
+        let start = span.start + opening;
+        let all = start..start + inner.len();
+        if kind == Kind::Secret {
+            return (!all.is_empty()).then_some(all);
+        }
+        let decoded = value.get_ref().as_str()?;
+        url_password(decoded, kind == Kind::Url)?;
+        if inner.contains('\\') {
+            // An escape may hide the marks that the password stands between.
+            return Some(all);
+        }
+        url_password(inner, kind == Kind::Url).map(|range| start + range.start..start + range.end)
+    }
+
+    /// Where the comment of a line begins: at the first `#` that is in no key and no value.
+    fn comment(&self, line: Range<usize>) -> Option<usize> {
+        let marks = self.text[line.clone()]
+            .match_indices('#')
+            .map(|(at, _)| line.start + at);
+        let is_read = |mark: usize| {
+            let after = self.read.partition_point(|span| span.start <= mark);
+            self.read[..after]
+                .last()
+                .is_some_and(|span| span.end > mark)
+        };
+        marks.into_iter().find(|mark| !is_read(*mark))
+    }
 }
 
 /// Where the password stands in a text that holds a URL; `always`: take the text for a URL even without `://`.
@@ -182,28 +230,31 @@ fn url_password(text: &str, always: bool) -> Option<Range<usize>> {
         None => return None,
     };
     let rest = &text[start..];
-    let host_end = if rest.starts_with('[') {
-        rest.find(']').unwrap_or(0)
-    } else {
-        0
-    };
-    let colon = host_end + rest[host_end..].find(':')?;
-    let secret = match rest.rfind('@') {
-        Some(at) if at > colon => colon + 1..at,
-        Some(_) => return None,
-        None => {
-            let path = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            let port = rest.get(colon + 1..path)?;
-            if port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) {
-                return None;
-            }
-            colon + 1..rest.len()
-        }
+    let secret = match (rest.rfind('@'), rest.find(':')) {
+        (Some(at), Some(colon)) if colon < at => colon + 1..at,
+        // A user alone, or a password that lost its user.
+        (Some(at), _) if always => 0..at,
+        (Some(_), _) => return None,
+        (None, _) => without_user(rest)?,
     };
     (!secret.is_empty()).then(|| start + secret.start..start + secret.end)
 }
 
-/// The secret part of a line of a file that is not valid TOML.
+/// What may be a password in a URL without an `@`: what stands where the port should and is none.
+fn without_user(rest: &str) -> Option<Range<usize>> {
+    let address = if rest.starts_with('[') {
+        rest.find(']').unwrap_or(0)
+    } else {
+        0
+    };
+    let colon = address + rest[address..].find(':')?;
+    let path = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let port = rest.get(colon + 1..path)?;
+    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    (!is_port).then(|| colon + 1..rest.len())
+}
+
+/// The secret part of a comment, or of a line of a file that is not valid TOML.
 fn by_eye(line: &str) -> Option<Range<usize>> {
     let assigned = line
         .split_once('=')
@@ -270,8 +321,8 @@ mod tests {
     #[test]
     fn leaves_what_is_no_secret() {
         for text in [
-            r#"urls = ["amqp://h:5672/x", "amqp://[::1]:5672/", "amqp://u@h", "h", "amqp://u@[::1]:5672"]"#,
-            r#"command = ["mail", "someone@example.org", "a:b"]"#,
+            r#"urls = ["amqp://h:5672/x", "amqp://[::1]:5672/", "h"]"#,
+            r#"command = ["mail", "someone@example.org", "a:b", "http://u@h/", "http://u@[::1]:80/"]"#,
             r#"password_file = "/run/secret""#,
             r#"a = 1"#,
         ] {
@@ -290,7 +341,15 @@ mod tests {
     }
 
     #[test]
+    fn masks_comments_by_eye() {
+        check("[a] # amqp://u:secret@h", "[a] # amqp://u:***@h");
+        check("a = 'x#y' # password = secret", "a = 'x#y' # password =***");
+        check("a = 1 # wants 2 #3", "a = 1 # wants 2 #3");
+    }
+
+    #[test]
     fn masks_broken_lines_by_eye() {
+        check("a = '''amqp://u:secret@h/é", "a = '''amqp://u:***@h/é");
         check(
             r#"urls = ["amqp://u:secret@h"#,
             r#"urls = ["amqp://u:***@h"#,

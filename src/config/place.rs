@@ -65,7 +65,7 @@ impl Source {
     }
 
     /// The nearest boundary of a character at or before `offset`.
-    fn floor(&self, offset: usize) -> usize {
+    pub fn floor(&self, offset: usize) -> usize {
         let mut offset = offset.min(self.text.len());
         while !self.text.is_char_boundary(offset) {
             offset -= 1;

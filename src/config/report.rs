@@ -201,7 +201,8 @@ impl Spot {
             let (line, column) = source.line_and_column(start);
             let (from, to) = source.line_around(start);
             // A value over several lines is marked to the end of its first.
-            let (text, caret) = mask::masked(&source.text, from..to, start..end, secrets);
+            let caret = source.floor(start)..source.floor(end);
+            let (text, caret) = mask::masked(&source.text, from..to, caret, secrets);
             SpotLine {
                 line,
                 column,

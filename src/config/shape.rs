@@ -14,7 +14,7 @@ pub struct Shape {
 
 /// The file itself.
 pub const ROOT: Shape = Shape {
-    name: "the top level",
+    name: "the main file",
     keys: &["broker", "store", "control", "shutdown", "jobs"],
 };
 /// A file of `jobs.d`.
@@ -176,8 +176,27 @@ pub fn nearest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
         // Two one-letter words are one edit apart and have nothing in common.
         (distance <= allowed && distance < other.len()).then_some((distance, *candidate))
     });
-    near.min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let near = near
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate);
+    near.or_else(|| {
+        candidates
+            .iter()
+            .copied()
+            .find(|candidate| extends(&text, candidate))
+    })
+}
+
+/// Whether one text is the other with more words at its end, as in `password` and `password_file`.
+fn extends(text: &[char], candidate: &str) -> bool {
+    let text: String = text.iter().collect();
+    let longer = |long: &str, short: &str| {
+        short.len() > 3
+            && long
+                .strip_prefix(short)
+                .is_some_and(|rest| rest.starts_with('_'))
+    };
+    longer(candidate, &text) || longer(&text, candidate)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours from one text to the other (optimal string alignment).
@@ -217,7 +236,9 @@ mod tests {
         check("FULL", Some("full"));
         check("fulll", Some("full"));
         check("concurency", Some("concurrency"));
-        check("cuncorrencie", Some("concurrency"));
+        check("concurrencie", Some("concurrency"));
+        check("concurrency_limit", Some("concurrency"));
+        check("maximum", None);
         check("nromal", Some("normal"));
         check("threads", None);
         check("", None);

@@ -1,0 +1,79 @@
+//! No report shows a secret.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn no_secret_is_shown() {
+    for snippet in [
+        "broker.urls = [\"amqp://u:hunter2@h:x\"]",
+        "broker.urls = [\"amqp://u:hunter2/@h\"]",
+        "broker.urls = [\"amqp://u:hunter2\"]",
+        "broker.urls = [\"u:hunter2@h\"]",
+        "broker.urls = [\"amqp://u:hunter2@h\", 5, \"amqp://u:hunter2@h/other\", \"x\"]",
+        "broker.urls = \"amqp://u:hunter2@h\"",
+        "broker.urls = [\"amqp://u:hunter2@h]\n",
+        "broker.urls = [amqp://u:hunter2@h]\n",
+        "broker.urls = [\"${BAD_URL}\"]",
+        "broker.urls = [\"amqp://u:${GONE:-hunter2}@h:x\"]",
+        "broker.urls = [\"amqp://u:${GONE}hunter2@h\"]",
+        "[broker]\nurls = [\"amqp://h\"]\npassword = \"hunter2\"",
+        "\"amqp://u:hunter2@h\" = 1",
+        "[store]\nsynchronous = \"${WORD}\"",
+        "[store]\nsynchronous = \"amqp://u:hunter2@h\"",
+        "[jobs.\"amqp://u:hunter2@h\"]\nqueue = \"q\"\nhandler.discard = true",
+        "[jobs.a]\nqueue = \"q\"\nhandler.command = \"curl http://u:hunter2@h\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { command = [\"a\"], env = { A_TOKEN = \"hunter2\", B = 5 } }",
+    ] {
+        let report = Folder::new(&complete(snippet)).faulty();
+        assert!(report.errors() > 0);
+        for shown in [
+            report.to_string(),
+            report.render(true),
+            report.to_json().to_string(),
+            format!("{report:?}"),
+        ] {
+            assert!(!shown.contains("hunter2"), "{snippet}\n{shown}");
+        }
+    }
+}
+
+/// A good file with a password, for breaking.
+const WITH_PASSWORD: &str = r#"[broker]
+urls = ["amqp://bob:hunter2@localhost:5672/%2f"]
+heartbeat = "15s"
+[jobs.a]
+queues = [{ name = "q", arguments = { x-a = 1 } }]
+[jobs.a.handler]
+command = ["/bin/true", "é"]
+timeout = "30s"
+"#;
+
+proptest! {
+    /// Wherever a file with a password is broken, no report shows it.
+    #[test]
+    fn a_broken_file_keeps_its_password(
+        at in 0..WITH_PASSWORD.len(),
+        cut in 0_usize..12,
+        piece in prop_oneof![Just("\""), Just("\n"), Just("'"), Just("["), Just("]"), Just("="), Just("#"), Just("@"), Just("/"), Just(":"), Just(" "), Just("${"), Just("x")],
+    ) {
+        let password = WITH_PASSWORD.find("hunter2").expect("it is there");
+        let boundary = |mut at: usize| {
+            at = at.min(WITH_PASSWORD.len());
+            while !WITH_PASSWORD.is_char_boundary(at) { at += 1; }
+            at
+        };
+        let (start, end) = (boundary(at), boundary(at + cut));
+        // The password itself stays whole, so that it can be looked for.
+        if start < password + "hunter2".len() && end > password {
+            return Ok(());
+        }
+        let text = format!("{}{piece}{}", &WITH_PASSWORD[..start], &WITH_PASSWORD[end..]);
+        if let Err(report) = Folder::new(&text).load() {
+            for shown in [report.render(false), report.to_json().to_string(), format!("{report:?}")] {
+                prop_assert!(!shown.contains("hunter2"), "{}\n{}", text, shown);
+            }
+        }
+    }
+}

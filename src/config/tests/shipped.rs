@@ -1,0 +1,113 @@
+//! The files that come with warrend.
+
+use std::collections::BTreeSet;
+
+use super::super::shape;
+use super::Folder;
+
+const WHOLE: &str = include_str!("../../../config/warrend.toml");
+const MINIMAL: &str = include_str!("../../../config/minimal.toml");
+const EXAMPLE: &str = include_str!("../../../config/jobs.d/mail.toml.example");
+
+#[test]
+fn the_whole_file_says_what_the_defaults_are() {
+    let (whole, minimal) = (Folder::new(WHOLE).good(), Folder::new(MINIMAL).good());
+    assert_eq!(MINIMAL.lines().count(), 5);
+    assert_eq!(whole.config.broker, minimal.config.broker);
+    assert_eq!(whole.config.store, minimal.config.store);
+    assert_eq!(whole.config.control, minimal.config.control);
+    assert_eq!(whole.config.shutdown, minimal.config.shutdown);
+    assert_eq!(whole.config.jobs, minimal.config.jobs);
+    assert!(whole.warnings.is_empty() && minimal.warnings.is_empty());
+}
+
+#[test]
+fn the_example_of_a_job_is_good() {
+    let loaded = Folder::new(MINIMAL)
+        .with("jobs.d/mail.toml", EXAMPLE)
+        .good();
+    assert_eq!(loaded.config.jobs.len(), 2);
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+/// A line such as `#key = value` is an example; prose begins with a blank after its `#`.
+#[test]
+fn the_examples_in_comments_are_good() {
+    let mut tried = 0;
+    for (index, line) in WHOLE.lines().enumerate() {
+        let Some(example) = line
+            .strip_prefix('#')
+            .filter(|rest| rest.starts_with(char::is_alphabetic))
+        else {
+            continue;
+        };
+        let key = example.split(" =").next().expect("a split gives something");
+        let mut lines: Vec<&str> = WHOLE.lines().collect();
+        lines[index] = example;
+        // What the example stands for in place of what the file has.
+        let replaced: &[&str] = match key {
+            "queue" => &[
+                "[[jobs.",
+                "name",
+                "weight",
+                "declare",
+                "type",
+                "arguments",
+                "bindings",
+            ],
+            "discard" => &["command", "timeout = \"30s\"", "kill_grace", "env"],
+            _ => &[],
+        };
+        for (at, line) in lines.iter_mut().enumerate() {
+            if at != index
+                && (line.starts_with(&format!("{key} = ["))
+                    || replaced.iter().any(|part| line.starts_with(part)))
+            {
+                *line = "";
+            }
+        }
+        Folder::new(&lines.join("\n")).good();
+        tried += 1;
+    }
+    assert_eq!(tried, 10, "the examples were found");
+}
+
+#[test]
+fn every_key_is_documented() {
+    let mut documented = BTreeSet::new();
+    let uncommented: String = WHOLE
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| rest.starts_with(char::is_alphabetic))
+                .unwrap_or(line)
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    // Keys that stand twice are a syntax error here, and found all the same.
+    let (tree, _) = toml::de::DeTable::parse_recoverable(&uncommented);
+    collect(
+        &toml::de::DeValue::Table(tree.into_inner()),
+        &mut documented,
+    );
+    documented.extend(["exchange", "type", "routing_key"].map(str::to_owned));
+    for shape in shape::ALL {
+        for key in shape.keys {
+            assert!(
+                documented.contains(*key),
+                "{key} of {} is not in config/warrend.toml",
+                shape.name
+            );
+        }
+    }
+}
+
+fn collect(value: &toml::de::DeValue<'_>, keys: &mut BTreeSet<String>) {
+    for (key, value) in value.as_table().into_iter().flatten() {
+        keys.insert(key.get_ref().to_string());
+        collect(value.get_ref(), keys);
+    }
+    for value in value.as_array().into_iter().flatten() {
+        collect(value.get_ref(), keys);
+    }
+}
