@@ -8,8 +8,12 @@ use crate::{ACK_BATCH, PREFETCH};
 pub fn consume(url: &str, queue: &str, messages: usize) {
     let mut connection = Connection::insecure_open(url).expect("the broker takes the connection");
     let channel = connection.open_channel(None).expect("a channel opens");
-    channel.qos(0, PREFETCH, false).expect("the prefetch is set");
-    let consumer = channel.basic_consume(queue, ConsumerOptions::default()).expect("the queue is there");
+    channel
+        .qos(0, PREFETCH, false)
+        .expect("the prefetch is set");
+    let consumer = channel
+        .basic_consume(queue, ConsumerOptions::default())
+        .expect("the queue is there");
     for n in 1..=messages {
         match consumer.receiver().recv().expect("the connection lasts") {
             ConsumerMessage::Delivery(delivery) if n % ACK_BATCH == 0 || n == messages => {
@@ -21,5 +25,7 @@ pub fn consume(url: &str, queue: &str, messages: usize) {
     }
     // Waits for the broker, so that every ack has arrived.
     drop(consumer);
-    connection.close().expect("the connection closes in good order");
+    connection
+        .close()
+        .expect("the connection closes in good order");
 }

@@ -41,14 +41,27 @@ impl Daemon {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
-        let daemon = Self { folder, configuration, store, environment: Vec::new(), child: None };
+        let daemon = Self {
+            folder,
+            configuration,
+            store,
+            environment: Vec::new(),
+            child: None,
+        };
         daemon.write();
         daemon
     }
 
-    /// Writes the configuration anew; the next start reads it.
-    pub fn configure(&mut self, broker: &str, rest: &str) {
-        self.configuration = (broker.to_owned(), rest.to_owned());
+    /// Replaces everything but `[broker]`, `[store]` and `[control]`; the next start reads it. For handlers that live in
+    /// this daemon's folder.
+    pub fn set_jobs(&mut self, rest: &str) {
+        rest.clone_into(&mut self.configuration.1);
+        self.write();
+    }
+
+    /// Replaces the content of `[broker]`; the next start reads it.
+    pub fn set_broker(&mut self, broker: &str) {
+        broker.clone_into(&mut self.configuration.0);
         self.write();
     }
 
