@@ -12,8 +12,10 @@ use clap::{Args, Parser, Subcommand};
 /// A task-worker daemon for RabbitMQ: nothing lost, nothing done twice, everything visible.
 #[derive(Debug, Parser)]
 #[command(name = "warrend", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed or degraded, 2 usage, 3 not running, 69 no broker, 70 internal error, \
-                        74 store, 75 another instance holds the store, 78 configuration.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed or degraded, 2 usage, 3 not running, 69 no broker, 70 internal error, \
+                        74 store, 75 another instance holds the store, 78 configuration."
+)]
 pub struct Cli {
     /// The configuration; jobs.d/*.toml beside it is read too [default: $WARREND_CONFIG, else
     /// /etc/warrend/warrend.toml]
@@ -143,7 +145,10 @@ pub struct Failure {
 impl Failure {
     /// With a sentence.
     pub fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self { exit, text: text.into() }
+        Self {
+            exit,
+            text: text.into(),
+        }
     }
 }
 
@@ -160,7 +165,10 @@ mod tests {
 
     #[test]
     fn the_configuration_may_stand_before_or_after_the_subcommand() {
-        for line in [["warrend", "-c", "x.toml", "status"], ["warrend", "status", "--config", "x.toml"]] {
+        for line in [
+            ["warrend", "-c", "x.toml", "status"],
+            ["warrend", "status", "--config", "x.toml"],
+        ] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
         }

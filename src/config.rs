@@ -33,6 +33,7 @@ mod value;
 
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, load, path, process_environment};
 pub use report::{Entry, Level, Report};
+pub use value::parse_duration;
 pub use value::show_duration;
 
 /// The whole configuration.

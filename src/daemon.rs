@@ -55,11 +55,21 @@ impl std::fmt::Display for DaemonError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::SocketInUse(path) => {
-                write!(f, "another warrend answers on {}: stop it, or set another control.socket", path.display())
+                write!(
+                    f,
+                    "another warrend answers on {}: stop it, or set another control.socket",
+                    path.display()
+                )
             }
             Self::System { doing, error } => write!(f, "cannot {doing}: {error}"),
-            Self::Ended(thread) => write!(f, "the thread {thread} ended on its own, which is a bug; its log says why"),
-            Self::Hung(thread) => write!(f, "the thread {thread} did not end in time; nothing that was recorded is lost"),
+            Self::Ended(thread) => write!(
+                f,
+                "the thread {thread} ended on its own, which is a bug; its log says why"
+            ),
+            Self::Hung(thread) => write!(
+                f,
+                "the thread {thread} did not end in time; nothing that was recorded is lost"
+            ),
         }
     }
 }
@@ -119,12 +129,16 @@ impl Daemon {
         let broker = Arc::new(config.broker);
         let beat = beats.add("recorder");
         let alive = Alive::new("recorder", signals);
-        let recorder = Recorder::spawn(store, retention, move || beat.tick(), alive).map_err(system("start the recorder"))?;
+        let recorder = Recorder::spawn(store, retention, move || beat.tick(), alive)
+            .map_err(system("start the recorder"))?;
         let capacity = jobs.len() * job::COPY_CREDIT + 1;
         let alive = Alive::new("publisher", signals);
-        let publisher =
-            publisher::spawn(Arc::clone(&broker), capacity, alive).map_err(system("start the publisher"))?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let publisher = publisher::spawn(Arc::clone(&broker), capacity, alive)
+            .map_err(system("start the publisher"))?;
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
         let mut handles = Vec::new();
         for (job, (id, reader)) in jobs.into_iter().zip(ids) {
             let name = format!("job:{}", job.name);
@@ -142,37 +156,67 @@ impl Daemon {
             handles.push(job::spawn(job, wiring).map_err(system("start a job's threads"))?);
         }
         let panel = Panel {
-            jobs: handles.iter().map(|job| (Arc::clone(&job.name), job.commands.clone())).collect(),
+            jobs: handles
+                .iter()
+                .map(|job| (Arc::clone(&job.name), job.commands.clone()))
+                .collect(),
             recorder: recorder.requests.clone(),
             publisher: publisher.inspect.clone(),
             started,
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let control = Control::spawn(&config.control.socket, panel.clone()).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => DaemonError::SocketInUse(config.control.socket.clone()),
-            _ => DaemonError::System { doing: "open the control socket", error },
+        let control = Control::spawn(&config.control.socket, panel.clone()).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AddrInUse => DaemonError::SocketInUse(config.control.socket.clone()),
+                _ => DaemonError::System {
+                    doing: "open the control socket",
+                    error,
+                },
+            }
         })?;
         let watchdog = Watchdog::new(beats);
-        Ok(Self { shutdown: config.shutdown, panel, recorder, publisher, jobs: handles, control, watchdog })
+        Ok(Self {
+            shutdown: config.shutdown,
+            panel,
+            recorder,
+            publisher,
+            jobs: handles,
+            control,
+            watchdog,
+        })
     }
 
     /// Waits for a reason to stop, then stops.
     fn serve(mut self, signals: &Receiver<Signal>, until_empty: bool) -> Result<(), DaemonError> {
         self.watchdog.ready(self.jobs.len());
-        info!("warrend {} runs {} jobs", env!("CARGO_PKG_VERSION"), self.jobs.len());
+        info!(
+            "warrend {} runs {} jobs",
+            env!("CARGO_PKG_VERSION"),
+            self.jobs.len()
+        );
         let mut empty = 0;
         loop {
-            let patience = if until_empty { EMPTY_POLL } else { self.watchdog.interval() };
+            let patience = if until_empty {
+                EMPTY_POLL
+            } else {
+                self.watchdog.interval()
+            };
             match signals.recv_timeout(patience) {
                 Ok(Signal::Stop) => break,
                 Ok(Signal::Gone(thread)) => return Err(self.on_gone(thread)),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(DaemonError::Ended("signals".to_owned())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(DaemonError::Ended("signals".to_owned()));
+                }
             }
             self.watchdog.feed();
             // Twice in a row: between two questions of the first time a message may have moved from one job's queue to
             // another's.
-            empty = if until_empty && self.panel.is_empty() { empty + 1 } else { 0 };
+            empty = if until_empty && self.panel.is_empty() {
+                empty + 1
+            } else {
+                0
+            };
             if empty == 2 {
                 break;
             }
@@ -194,7 +238,10 @@ impl Daemon {
         let until = Instant::now() + self.shutdown.timeout;
         self.panel.stopping.store(true, Ordering::Relaxed);
         self.watchdog.stopping();
-        info!("stopping: running handlers have {} s to finish", self.shutdown.timeout.as_secs());
+        info!(
+            "stopping: running handlers have {} s to finish",
+            self.shutdown.timeout.as_secs()
+        );
         for job in &self.jobs {
             tell(job, Command::Drain(until));
         }
@@ -209,7 +256,9 @@ impl Daemon {
                             tell(job, Command::Hurry);
                         }
                     }
-                    Ok(Signal::Gone(thread)) if thread == "recorder" => return Err(self.on_gone(thread)),
+                    Ok(Signal::Gone(thread)) if thread == "recorder" => {
+                        return Err(self.on_gone(thread));
+                    }
                     Ok(Signal::Gone(_)) | Err(_) => {}
                 }
                 self.watchdog.feed();
@@ -237,5 +286,7 @@ fn tell(job: &JobHandle, command: Command) {
 }
 
 fn join(thread: JoinHandle<()>, name: &str) -> Result<(), DaemonError> {
-    thread.join().map_err(|_| DaemonError::Ended(format!("job:{name}")))
+    thread
+        .join()
+        .map_err(|_| DaemonError::Ended(format!("job:{name}")))
 }

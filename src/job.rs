@@ -128,8 +128,14 @@ pub fn spawn(config: config::Job, wiring: Wiring) -> std::io::Result<JobHandle> 
     let (commands, inbox) = crossbeam_channel::bounded(16);
     let workers = Workers::spawn(&config)?;
     let job = Job::new(config, wiring, workers, inbox);
-    let thread = std::thread::Builder::new().name(format!("job:{name}")).spawn(move || job.run())?;
-    Ok(JobHandle { name, commands, thread })
+    let thread = std::thread::Builder::new()
+        .name(format!("job:{name}"))
+        .spawn(move || job.run())?;
+    Ok(JobHandle {
+        name,
+        commands,
+        thread,
+    })
 }
 
 /// Everything that can happen to a job.
@@ -206,20 +212,35 @@ struct Job {
 }
 
 impl Job {
-    fn new(config: config::Job, wiring: Wiring, workers: Workers, commands: Receiver<Command>) -> Self {
+    fn new(
+        config: config::Job,
+        wiring: Wiring,
+        workers: Workers,
+        commands: Receiver<Command>,
+    ) -> Self {
         let now = Instant::now();
         // One batch at a time, so one proof at a time.
         let (proofs, committed) = crossbeam_channel::bounded(1);
         let (confirms, published) = crossbeam_channel::bounded(COPY_CREDIT);
         let facts = CopyFacts {
             job: Arc::clone(&config.name),
-            queues: config.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
+            queues: config
+                .queues
+                .iter()
+                .map(|queue| Arc::clone(&queue.name))
+                .collect(),
             dead_letter: Arc::clone(&config.dead_letter.queue),
             host: wiring.host.clone(),
         };
         // Acks must be sent well before the prefetch is used up, or the broker would pause for them.
-        let batch = config.ack.batch.min(usize::from(config.prefetch).div_ceil(2));
-        let policy = AckPolicy { batch, interval: config.ack.interval };
+        let batch = config
+            .ack
+            .batch
+            .min(usize::from(config.prefetch).div_ceil(2));
+        let policy = AckPolicy {
+            batch,
+            interval: config.ack.interval,
+        };
         Self {
             facts,
             commands,
@@ -322,9 +343,16 @@ impl Job {
             Phase::Working => None,
             Phase::Draining(until) => Some(until),
         };
-        let only_connected =
-            if connected { [self.machine.ack_deadline(), self.subscriptions.deadline()] } else { [None, None] };
-        let link = if self.phase == Phase::Working && !connected { self.linking.deadline() } else { None };
+        let only_connected = if connected {
+            [self.machine.ack_deadline(), self.subscriptions.deadline()]
+        } else {
+            [None, None]
+        };
+        let link = if self.phase == Phase::Working && !connected {
+            self.linking.deadline()
+        } else {
+            None
+        };
         let always = [tick, drain, link, self.gate.deadline(), self.refused_until];
         let now = Instant::now();
         // A deadline that has passed and changed nothing must not make the loop spin: it waits at least a millisecond.
@@ -360,8 +388,13 @@ impl Job {
             while arrivals.len() < TAKE {
                 match session.next(queue) {
                     Some(Incoming::Arrival { tag, message }) => {
-                        let (task, failure) =
-                            arrive::read(&self.config, queue, message, Instant::now(), UnixMillis::now());
+                        let (task, failure) = arrive::read(
+                            &self.config,
+                            queue,
+                            message,
+                            Instant::now(),
+                            UnixMillis::now(),
+                        );
                         arrivals.push((tag, Arc::new(task), failure));
                     }
                     Some(Incoming::Cancelled(queue)) => self.on_cancelled(queue),
@@ -380,11 +413,19 @@ impl Job {
     fn on_deliveries(&mut self, arrivals: Vec<Arriving>) -> Result<(), Exit> {
         let now = Instant::now();
         self.last_delivery = now;
-        let mut known = self.look_up(arrivals.iter().map(|(_, task, _)| task))?.into_iter();
+        let mut known = self
+            .look_up(arrivals.iter().map(|(_, task, _)| task))?
+            .into_iter();
         for (tag, task, failure) in arrivals {
             self.counters.received += 1;
-            let known = if task.key.is_some() { known.next().flatten() } else { None };
-            let arrived = self.machine.delivered(now, tag, Arc::clone(&task), known.as_ref());
+            let known = if task.key.is_some() {
+                known.next().flatten()
+            } else {
+                None
+            };
+            let arrived = self
+                .machine
+                .delivered(now, tag, Arc::clone(&task), known.as_ref());
             match (arrived, failure) {
                 (Arrived::Run(ticket), Some(failure)) => {
                     self.fail(ticket, &task, retry::judge_dead(failure, UnixMillis::now()));
@@ -395,23 +436,33 @@ impl Job {
         Ok(())
     }
 
-    fn look_up<'t>(&self, tasks: impl Iterator<Item = &'t Arc<Task>>) -> Result<Vec<Option<Recorded>>, Exit> {
+    fn look_up<'t>(
+        &self,
+        tasks: impl Iterator<Item = &'t Arc<Task>>,
+    ) -> Result<Vec<Option<Recorded>>, Exit> {
         let keys = tasks.filter_map(|task| Some((task.key.as_ref()?, task.attempt)));
-        self.wiring.reader.look_up(keys).map_err(|error| Exit::StoreFailed(error.to_string()))
+        self.wiring
+            .reader
+            .look_up(keys)
+            .map_err(|error| Exit::StoreFailed(error.to_string()))
     }
 
     fn on_arrived(&mut self, arrived: Arrived, task: &Task) {
         match arrived {
             Arrived::Run(ticket) if !self.takes() => {
                 self.counters.requeued += 1;
-                self.machine.finished(ticket, Ended::HandedBack, UnixMillis::now());
+                self.machine
+                    .finished(ticket, Ended::HandedBack, UnixMillis::now());
             }
             Arrived::Run(ticket) => match self.config.handler {
                 config::Handler::Discard => {
-                    self.wait_time.add(self.last_delivery, self.last_delivery - task.received);
+                    self.wait_time
+                        .add(self.last_delivery, self.last_delivery - task.received);
                     self.done(ticket);
                 }
-                config::Handler::Command(_) => self.schedule.push(task.queue, task.priority, ticket),
+                config::Handler::Command(_) => {
+                    self.schedule.push(task.queue, task.priority, ticket)
+                }
             },
             Arrived::Forward(ticket) => self.owe_copy(ticket),
             Arrived::Duplicate | Arrived::Joined => self.counters.duplicates += 1,
@@ -432,8 +483,12 @@ impl Job {
             Allowed::Nothing => 0,
         };
         while self.phase == Phase::Working && self.machine.census().running < limit {
-            let Some(ticket) = self.schedule.pop() else { return };
-            let Some(task) = self.machine.start(ticket) else { continue };
+            let Some(ticket) = self.schedule.pop() else {
+                return;
+            };
+            let Some(task) = self.machine.start(ticket) else {
+                continue;
+            };
             let now = Instant::now();
             self.wait_time.add(now, now - task.received);
             self.workers.run(ticket, task);
@@ -441,26 +496,42 @@ impl Job {
     }
 
     fn on_finished(&mut self, finished: Finished) {
-        let Finished { ticket, outcome, ran } = finished;
+        let Finished {
+            ticket,
+            outcome,
+            ran,
+        } = finished;
         let now = Instant::now();
         self.run_time.add(now, ran);
         if !matches!(outcome, Outcome::Broken(_) | Outcome::Interrupted) && self.gate.works() {
             info!("job {}: the handler works again", self.config.name);
             self.subscriptions.renew();
         }
-        let Some(task) = self.machine.task(ticket) else { return };
+        let Some(task) = self.machine.task(ticket) else {
+            return;
+        };
         match outcome {
             Outcome::Done => self.done(ticket),
             Outcome::Retry(failure) => {
                 self.counters.crashed += u64::from(failure.class == ErrorClass::Crashed);
-                let judged =
-                    retry::judge_retry(&self.config.retry, &task, failure, fastrand::f64(), UnixMillis::now());
+                let judged = retry::judge_retry(
+                    &self.config.retry,
+                    &task,
+                    failure,
+                    fastrand::f64(),
+                    UnixMillis::now(),
+                );
                 self.fail(ticket, &task, judged);
             }
-            Outcome::Dead(failure) => self.fail(ticket, &task, retry::judge_dead(failure, UnixMillis::now())),
+            Outcome::Dead(failure) => {
+                self.fail(ticket, &task, retry::judge_dead(failure, UnixMillis::now()))
+            }
             Outcome::Broken(reason) => {
                 if self.gate.allowed() != Allowed::Nothing {
-                    error!("job {}: the handler is broken, the job pauses: {reason}", self.config.name);
+                    error!(
+                        "job {}: the handler is broken, the job pauses: {reason}",
+                        self.config.name
+                    );
                 }
                 self.counters.last_error = Some(reason.clone());
                 self.gate.broken(now, reason);
@@ -474,32 +545,44 @@ impl Job {
     fn done(&mut self, ticket: Ticket) {
         self.counters.done += 1;
         self.rate.add(self.last_delivery.max(Instant::now()), 1);
-        self.machine.finished(ticket, Ended::Done, UnixMillis::now());
+        self.machine
+            .finished(ticket, Ended::Done, UnixMillis::now());
     }
 
     fn fail(&mut self, ticket: Ticket, task: &Task, failed: FailedAttempt) {
         let (job, error) = (&self.config.name, failed.failure.error.escape_debug());
         let class = failed.failure.class.as_str();
-        let key = task.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.to_text().escape_debug().to_string());
+        let key = task.key.as_ref().map_or_else(
+            || "-".to_owned(),
+            |key| key.to_text().escape_debug().to_string(),
+        );
         match failed.demand {
             Demand::Retry { delay } => {
                 self.counters.retried += 1;
                 let delay = delay.as_secs();
-                info!("job {job}: attempt {} of {key} failed ({class}), again in {delay} s: {error}", task.attempt);
+                info!(
+                    "job {job}: attempt {} of {key} failed ({class}), again in {delay} s: {error}",
+                    task.attempt
+                );
             }
             Demand::Dead => {
                 self.counters.dead += 1;
                 let queue = &self.config.dead_letter.queue;
-                warn!("job {job}: attempt {} of {key} failed for good ({class}), to {queue}: {error}", task.attempt);
+                warn!(
+                    "job {job}: attempt {} of {key} failed for good ({class}), to {queue}: {error}",
+                    task.attempt
+                );
             }
         }
         self.counters.last_error = Some(failed.failure.error.clone());
-        self.machine.finished(ticket, Ended::Failed(failed), UnixMillis::now());
+        self.machine
+            .finished(ticket, Ended::Failed(failed), UnixMillis::now());
     }
 
     fn hand_back(&mut self, ticket: Ticket) {
         self.counters.requeued += 1;
-        self.machine.finished(ticket, Ended::HandedBack, UnixMillis::now());
+        self.machine
+            .finished(ticket, Ended::HandedBack, UnixMillis::now());
     }
 
     fn hand_back_queued(&mut self) {
@@ -511,7 +594,12 @@ impl Job {
     fn on_committed(&mut self, committed: &Committed) {
         self.recording = false;
         for demanded in self.machine.committed(Instant::now(), committed) {
-            let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
+            let copy = retry::copy(
+                &self.facts,
+                demanded.ticket,
+                &demanded.task,
+                &demanded.failed,
+            );
             self.copies.push_back(copy);
         }
     }
@@ -521,7 +609,8 @@ impl Job {
         match published.result {
             Ok(()) => {
                 failpoint::hit("after-publish");
-                self.marks.extend(self.machine.forwarded(Instant::now(), published.ticket));
+                self.marks
+                    .extend(self.machine.forwarded(Instant::now(), published.ticket));
             }
             Err(reason) => {
                 let reason = format!("a copy could not be published: {reason}");
@@ -529,14 +618,20 @@ impl Job {
                 self.counters.last_error = Some(reason.clone());
                 self.trouble = Some(reason);
                 self.refused.push(published.ticket);
-                self.refused_until.get_or_insert(Instant::now() + REFUSED_PAUSE);
+                self.refused_until
+                    .get_or_insert(Instant::now() + REFUSED_PAUSE);
             }
         }
     }
 
     fn owe_copy(&mut self, ticket: Ticket) {
         if let Some(demanded) = self.machine.demanded(ticket) {
-            self.copies.push_back(retry::copy(&self.facts, ticket, &demanded.task, &demanded.failed));
+            self.copies.push_back(retry::copy(
+                &self.facts,
+                ticket,
+                &demanded.task,
+                &demanded.failed,
+            ));
         }
     }
 
@@ -544,7 +639,10 @@ impl Job {
     fn settle(&mut self, mut session: Option<&mut Session<'_>>) -> Result<(), Exit> {
         let now = Instant::now();
         if self.gate.tick(now) {
-            info!("job {}: probing the handler with one message", self.config.name);
+            info!(
+                "job {}: probing the handler with one message",
+                self.config.name
+            );
             self.subscriptions.start(now);
         }
         self.keep_phase(now);
@@ -573,7 +671,9 @@ impl Job {
             let task = Arc::clone(&released.task);
             let known = self.look_up(std::iter::once(&task))?.pop().flatten();
             let Released { tag, task: held } = released;
-            let arrived = self.machine.judge_again(now, Released { tag, task: held }, known.as_ref());
+            let arrived =
+                self.machine
+                    .judge_again(now, Released { tag, task: held }, known.as_ref());
             self.on_arrived(arrived, &task);
         }
         Ok(())
@@ -592,7 +692,11 @@ impl Job {
             reply: self.proofs.clone(),
         };
         // The recorder's inbox has room for a batch of every job. A recorder that is gone ends the daemon.
-        self.recording = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
+        self.recording = self
+            .wiring
+            .recorder
+            .try_send(Request::Commit(batch))
+            .is_ok();
     }
 
     /// Step 4.
@@ -608,9 +712,14 @@ impl Job {
             }
         }
         while self.publishing < COPY_CREDIT {
-            let Some(copy) = self.copies.pop_front() else { break };
+            let Some(copy) = self.copies.pop_front() else {
+                break;
+            };
             let ticket = copy.ticket;
-            let request = PublishRequest { copy, reply: self.confirms.clone() };
+            let request = PublishRequest {
+                copy,
+                reply: self.confirms.clone(),
+            };
             // The publisher's inbox has room for every job's credit; when it is gone, the daemon is ending.
             if self.wiring.publisher.try_send(request).is_err() {
                 self.refused.push(ticket);
@@ -652,11 +761,14 @@ impl Job {
     }
 
     fn check_drained(&mut self) -> Result<(), Exit> {
-        let Phase::Draining(until) = self.phase else { return Ok(()) };
+        let Phase::Draining(until) = self.phase else {
+            return Ok(());
+        };
         let now = Instant::now();
         let census = self.machine.census();
         let works = census.queued + census.running + census.recording;
-        let recorded = works == 0 && !self.recording && self.records.is_empty() && self.marks.is_empty();
+        let recorded =
+            works == 0 && !self.recording && self.records.is_empty() && self.marks.is_empty();
         // A copy that cannot be published by the deadline stays owed: its message goes back to its queue, and the
         // record makes the next start publish it.
         let forwarded = census.forwarding == 0 || now >= until;
@@ -667,7 +779,11 @@ impl Job {
         Ok(())
     }
 
-    fn on_command(&mut self, command: Command, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+    fn on_command(
+        &mut self,
+        command: Command,
+        session: Option<&mut Session<'_>>,
+    ) -> Result<(), Exit> {
         match command {
             Command::Inspect(reply) => {
                 // An asker that gave up has dropped its end.
@@ -698,7 +814,11 @@ impl Job {
 }
 
 /// A delivery on its way into the machine, with the reason if it can never run.
-type Arriving = (crate::task::DeliveryTag, Arc<Task>, Option<crate::task::Failure>);
+type Arriving = (
+    crate::task::DeliveryTag,
+    Arc<Task>,
+    Option<crate::task::Failure>,
+);
 
 /// The queue's name, for messages.
 fn queue_name(config: &config::Job, queue: QueueIndex) -> &str {

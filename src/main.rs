@@ -57,15 +57,21 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
 }
 
-fn check(path: &std::path::Path, format: Format, out: &mut dyn std::io::Write) -> Result<Exit, Failure> {
+fn check(
+    path: &std::path::Path,
+    format: Format,
+    out: &mut dyn std::io::Write,
+) -> Result<Exit, Failure> {
     let format = match format {
-        Format::Text => cli::check::Format::Text { color: has_color(&std::io::stderr()) },
+        Format::Text => cli::check::Format::Text {
+            color: has_color(&std::io::stderr()),
+        },
         Format::Json => cli::check::Format::Json,
     };
     let mut err = std::io::stderr();
     match cli::check::check(path, &config::process_environment, format, out, &mut err) {
-        Ok(true) => Ok(Exit::Done),
-        Ok(false) => Err(Failure::new(Exit::Config, String::new())),
+        Ok(0) => Ok(Exit::Done),
+        Ok(_) => Err(Failure::new(Exit::Config, String::new())),
         Err(error) => Err(Failure::new(Exit::Failed, format!("cannot print: {error}"))),
     }
 }
