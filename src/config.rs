@@ -31,10 +31,9 @@ mod shape;
 mod tests;
 mod value;
 
-pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, load, path, process_environment};
-pub use report::{Entry, Level, Report};
+pub use load::{Loaded, load, path, process_environment};
+pub use report::Report;
 pub use value::parse_duration;
-pub use value::show_duration;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +113,7 @@ pub struct Backoff {
 /// `[store]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Store {
-    /// The SQLite file.
+    /// The SQLite file; absolute.
     pub path: PathBuf,
     /// How a commit is made durable.
     pub synchronous: Synchronous,
@@ -134,7 +133,7 @@ pub enum Synchronous {
 /// `[control]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Control {
-    /// The Unix socket.
+    /// The Unix socket; absolute, at most 107 bytes.
     pub socket: PathBuf,
 }
 
@@ -152,7 +151,7 @@ pub struct Job {
     pub name: JobName,
     /// Whether it runs at all.
     pub enabled: bool,
-    /// Handlers at one time, at least 1.
+    /// Handlers at one time, 1 to 1024.
     pub concurrency: usize,
     /// Unacknowledged messages per queue, 1 to 65535.
     pub prefetch: u16,
@@ -188,7 +187,7 @@ pub enum Order {
 pub struct Queue {
     /// Name on the broker.
     pub name: Arc<str>,
-    /// Share under `order = "weighted"`, at least 1.
+    /// Share under `order = "weighted"`, 1 to 1000.
     pub weight: u32,
     /// Whether a missing queue is created.
     pub declare: Declare,
@@ -249,7 +248,8 @@ pub enum Handler {
 /// `command = [...]` and its neighbours.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// The program and its arguments; at least the program. Never a shell line.
+    /// The program and its arguments; at least the program. Never a shell line. A program without a slash is looked up
+    /// in `PATH`; one with a slash is absolute here, taken from the folder of the main file where it was relative.
     pub argv: Vec<String>,
     /// How long a run may take.
     pub timeout: Duration,
@@ -312,11 +312,11 @@ pub enum OnMissing {
 pub struct Retry {
     /// Attempts that did not end in a crash, at least 1.
     pub max_attempts: u32,
-    /// Delay after the first failed attempt.
+    /// Delay after the first failed attempt; whole seconds, at least 1.
     pub initial: Duration,
-    /// Factor from one delay to the next, at least 1.
+    /// Factor from one delay to the next, 1 to 1000.
     pub multiplier: f64,
-    /// Largest delay, at most 12 days.
+    /// Largest delay, whole seconds, from `initial` to 12 days.
     pub max: Duration,
     /// Share of the delay that is random, 0 to 1: the delay is drawn from `delay * (1 - jitter ..= 1 + jitter)`.
     pub jitter: f64,

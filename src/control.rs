@@ -105,7 +105,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)?
+            std::fs::remove_file(path)?;
         }
         // Nothing there, or nothing that binding would not tell better.
         Err(_) => {}
@@ -145,10 +145,15 @@ pub enum AskError {
 /// The client's side: one request, one answer, within a few seconds.
 pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
     let failed = |error: io::Error| AskError::Failed(error.to_string());
-    let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning,
-        io::ErrorKind::PermissionDenied => AskError::Forbidden,
-        _ => AskError::Failed(error.to_string()),
+    let mut stream = UnixStream::connect(path).map_err(|error| {
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused {
+            AskError::NotRunning
+        } else if kind == io::ErrorKind::PermissionDenied {
+            AskError::Forbidden
+        } else {
+            AskError::Failed(error.to_string())
+        }
     })?;
     let deadline = Instant::now() + 4 * PATIENCE;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;

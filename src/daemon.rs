@@ -132,8 +132,9 @@ impl Daemon {
         let recorder = Recorder::spawn(store, retention, move || beat.tick(), alive)
             .map_err(system("start the recorder"))?;
         let capacity = jobs.len() * job::COPY_CREDIT + 1;
+        let beat = beats.add("publisher");
         let alive = Alive::new("publisher", signals);
-        let publisher = publisher::spawn(Arc::clone(&broker), capacity, alive)
+        let publisher = publisher::spawn(Arc::clone(&broker), capacity, move || beat.tick(), alive)
             .map_err(system("start the publisher"))?;
         let host = rustix::system::uname()
             .nodename()
@@ -166,12 +167,13 @@ impl Daemon {
             stopping: Arc::new(AtomicBool::new(false)),
         };
         let control = Control::spawn(&config.control.socket, panel.clone()).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::AddrInUse => DaemonError::SocketInUse(config.control.socket.clone()),
-                _ => DaemonError::System {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                DaemonError::SocketInUse(config.control.socket.clone())
+            } else {
+                DaemonError::System {
                     doing: "open the control socket",
                     error,
-                },
+                }
             }
         })?;
         let watchdog = Watchdog::new(beats);
@@ -274,9 +276,12 @@ impl Daemon {
         for job in self.jobs {
             join(job.thread, &job.name)?;
         }
-        let recorded = self.recorder.thread.join().unwrap_or_else(|_| Ok(()));
+        match self.recorder.thread.join() {
+            Ok(recorded) => recorded?,
+            Err(_) => return Err(DaemonError::Ended("recorder".to_owned())),
+        }
         info!("stopped");
-        recorded.map_err(DaemonError::Store)
+        Ok(())
     }
 }
 

@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Select, Sender};
 use log::{debug, error, info, warn};
 
 use crate::broker::publisher::{PublishRequest, Published};
-use crate::broker::{BrokerError, Incoming, Session};
+use crate::broker::{BrokerError, Incoming, Link, Session};
 use crate::policy::arrive;
 use crate::policy::gate::{Allowed, Gate};
 use crate::policy::inflight::{AckPolicy, Arrived, Ended, InFlight, Mark, Released};
@@ -156,7 +156,7 @@ enum Exit {
     /// The connection is gone or useless: make a new one.
     Lost(BrokerError),
     /// A connection was made.
-    Linked(crate::broker::Link),
+    Linked(Box<Link>),
     /// The store cannot be read.
     StoreFailed(String),
     /// Nothing is left to do.
@@ -278,8 +278,8 @@ impl Job {
     fn run(mut self) {
         loop {
             let exit = match self.turn(None) {
-                Exit::Linked(link) => self.run_session(link),
-                other => other,
+                Exit::Linked(link) => self.run_session(*link),
+                exit @ (Exit::Lost(_) | Exit::StoreFailed(_) | Exit::Drained) => exit,
             };
             match exit {
                 Exit::Drained => break,
@@ -292,9 +292,12 @@ impl Job {
                 Exit::Linked(_) => unreachable!("a session does not connect"),
             }
         }
-        let Self { workers, .. } = self;
+        let Self {
+            workers, wiring, ..
+        } = self;
         workers.stop.raise();
         workers.join();
+        drop(wiring.alive);
     }
 
     /// Turns the loop, with or without a session, until there is a reason to leave.
@@ -461,7 +464,7 @@ impl Job {
                     self.done(ticket);
                 }
                 config::Handler::Command(_) => {
-                    self.schedule.push(task.queue, task.priority, ticket)
+                    self.schedule.push(task.queue, task.priority, ticket);
                 }
             },
             Arrived::Forward(ticket) => self.owe_copy(ticket),

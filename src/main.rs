@@ -90,7 +90,7 @@ fn load(path: &std::path::Path) -> Result<config::Config, Failure> {
     };
     match config::load(path, &config::process_environment) {
         Ok(loaded) => {
-            if !loaded.warnings.is_empty() {
+            if !loaded.warnings.entries.is_empty() {
                 print(&loaded.warnings);
             }
             Ok(loaded.config)

@@ -100,7 +100,7 @@ pub struct Store {
     path: PathBuf,
     connection: Connection,
     /// Held for the life of the process; the kernel releases it, also after `kill -9`.
-    lock: File,
+    _lock: File,
 }
 
 impl Store {
@@ -125,7 +125,7 @@ impl Store {
         Ok(Self {
             path,
             connection,
-            lock,
+            _lock: lock,
         })
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Line<T> {
 /// What is left of a line that fell.
 pub(super) enum Fallen {
     /// The broker closed the channel, for this reason; the connection still stands.
-    Channel(Closed, Wire),
+    Channel(Closed, Box<Wire>),
     /// The connection is over. The reason is there only if the broker closed it because of something that we sent.
     Connection(BrokerError, Option<Closed>),
 }
@@ -195,7 +195,7 @@ impl<T> Line<T> {
         } = self;
         let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
         let fallen = match closed.as_ref().err().and_then(channel_closed) {
-            Some(why) => Fallen::Channel(why, wire),
+            Some(why) => Fallen::Channel(why, Box::new(wire)),
             None => {
                 let symptom = closed.err().unwrap_or(Error::EventLoopDropped);
                 let Link {

@@ -19,7 +19,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -82,8 +81,6 @@ pub struct Publisher {
     pub requests: Sender<PublishRequest>,
     /// Asks for a report; the answer is sent with `try_send`, so bring a channel with room for one.
     pub inspect: Sender<Sender<PublisherReport>>,
-    /// Grows at least every 2 s while the thread is well, for the watchdog.
-    pub beat: Arc<AtomicU64>,
     stop: Sender<Instant>,
     thread: JoinHandle<()>,
 }
@@ -109,10 +106,11 @@ impl Publisher {
 
 /// Starts the publisher. It connects at once, and again for ever.
 ///
-/// `capacity` bounds the requests that wait. `alive` is dropped when the thread ends, for whatever reason.
+/// `capacity` bounds the requests that wait. `beat` is called at least every few seconds while all is well; `alive` is dropped when the thread ends, for whatever reason.
 pub fn spawn(
     config: Arc<config::Broker>,
     capacity: usize,
+    beat: impl Fn() + Send + 'static,
     alive: impl Send + 'static,
 ) -> io::Result<Publisher> {
     let (requests, waiting_requests) = bounded(capacity);
@@ -120,13 +118,12 @@ pub fn spawn(
     let (inspect, inspections) = bounded(16);
     // One order to stop; its sender never waits.
     let (stop, stops) = bounded(1);
-    let beat = Arc::new(AtomicU64::new(0));
     let worker = Worker {
         uplink: Uplink::new(config),
         requests: waiting_requests,
         inspections,
         stops,
-        beat: beat.clone(),
+        beat: Box::new(beat),
         backlog: VecDeque::new(),
         alone: false,
         last_error: None,
@@ -142,7 +139,6 @@ pub fn spawn(
     Ok(Publisher {
         requests,
         inspect,
-        beat,
         stop,
         thread,
     })
@@ -171,7 +167,8 @@ struct Worker {
     requests: Receiver<PublishRequest>,
     inspections: Receiver<Sender<PublisherReport>>,
     stops: Receiver<Instant>,
-    beat: Arc<AtomicU64>,
+    /// Called at each turn of the loop, at least every 2 s.
+    beat: Box<dyn Fn() + Send>,
     /// Taken and not sent, the oldest first: what a lost connection left behind.
     backlog: VecDeque<(Outgoing, Order)>,
     /// A suspect is under way, and nothing else may be.
@@ -184,10 +181,6 @@ struct Worker {
 }
 
 /// What the thread can wake up for.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made and consumed in one place, once a wake-up"
-)]
 enum Event {
     Request(PublishRequest),
     /// Nobody can send a request any more.
@@ -204,7 +197,7 @@ enum Event {
 impl Worker {
     fn run(mut self) {
         while !self.is_finished() {
-            self.beat.fetch_add(1, Ordering::Relaxed);
+            (self.beat)();
             match self.next_event() {
                 Event::Request(request) => self.on_request(request),
                 Event::Unneeded => self.unneeded = true,

@@ -150,7 +150,7 @@ impl<T: Send + 'static> Uplink<T> {
                 );
                 // The same connection gets another channel, and is still the same.
                 self.connects -= 1;
-                self.open(move || Line::open(wire));
+                self.open(move || Line::open(*wire));
                 (Some(why.text), error)
             }
             Fallen::Connection(error, why) => {

@@ -1,6 +1,6 @@
 //! `warrend check`: judges the configuration and says what it would run, without a broker.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::config::{self, Handler, Job, Loaded, Report};

@@ -247,9 +247,9 @@ fn times(percentiles: Percentiles) -> String {
 
 fn millis(ms: f64) -> String {
     match ms {
-        ..10.0 => format!("{ms:.1}ms"),
-        ..1000.0 => format!("{ms:.0}ms"),
-        ..100_000.0 => format!("{:.1}s", ms / 1000.0),
+        _ if ms < 10.0 => format!("{ms:.1}ms"),
+        _ if ms < 1000.0 => format!("{ms:.0}ms"),
+        _ if ms < 100_000.0 => format!("{:.1}s", ms / 1000.0),
         _ => format!("{:.0}s", ms / 1000.0),
     }
 }
@@ -270,18 +270,18 @@ fn number(n: u64) -> String {
 
 fn size(bytes: u64) -> String {
     match bytes {
-        ..1024 => format!("{bytes} B"),
-        ..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        ..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
         _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
     }
 }
 
 fn span(seconds: u64) -> String {
     match seconds {
-        ..60 => format!("{seconds} s"),
-        ..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        ..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }

@@ -16,7 +16,7 @@ const COMMAND_KEYS: [&str; 4] = ["timeout", "kill_grace", "env", "cwd"];
 const CONSUMER_TIMEOUT: Limits = Limits::new(secs(1_800), LONGEST);
 
 /// Reads the handler of a job; `None` where it cannot be said which it is, which is noted.
-pub fn read(job: &Section<'_>) -> Option<Handler> {
+pub fn read(job: &Section<'_>, name: &str) -> Option<Handler> {
     let section = job.section("handler", &shape::HANDLER);
     let (command, discard) = (section.item("command"), section.item("discard"));
     let settings = settings(&section);
@@ -31,7 +31,10 @@ pub fn read(job: &Section<'_>) -> Option<Handler> {
     }
     match (command, discard) {
         (None, None) if section.good => {
-            let help = "add [jobs.NAME.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or discard = true";
+            let help = format!(
+                "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or discard = true",
+                mask::quote(name)
+            );
             job.reader()
                 .missing(section.place, "this job has no handler", help);
             None

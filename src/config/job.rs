@@ -51,9 +51,9 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     }
     let section = item.section(&shape::JOB)?;
     let orders = [("weighted", Order::Weighted), ("strict", Order::Strict)];
-    let Queues { queues, exchanges } = queue::read(&section);
+    let Queues { queues, exchanges } = queue::read(&section, name);
     let (queues, queue_places): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
-    let handler = handler::read(&section);
+    let handler = handler::read(&section, name);
     let concurrency = section.get("concurrency", 4, |item| item.integer(1..=1024));
     let job = Job {
         name: Arc::from(name),
@@ -119,7 +119,7 @@ fn prefetch(
 fn dead_letter(job: &Section<'_>, name: &str, queues: &[super::Queue]) -> DeadLetter {
     let section = job.section("dead_letter", &shape::DEAD_LETTER);
     let default: Arc<str> = Arc::from(format!("{name}.dead"));
-    let queue = section.get("queue", default, |item| queue::name(&item));
+    let queue = section.get("queue", default, |item| queue::queue_name(&item));
     let place = queue.at.unwrap_or(job.place);
     if queue.at.is_none()
         && let Some((message, _)) = queue::name_fault(&queue.value)
@@ -175,7 +175,7 @@ fn idempotency(section: &Section<'_>, store: &Store) -> Idempotency {
     let warn = |place, message: &str| {
         section
             .reader()
-            .warn(place, message, "remove it, or choose another `key`")
+            .warn(place, message, "remove it, or choose another `key`");
     };
     if let Some(place) = on_missing.at.filter(|_| never_missing) {
         warn(

@@ -206,7 +206,9 @@ fn syntax(
         let place = offset.map_or(Place::whole(index), |offset| {
             Place::of(index, offset..offset + 1)
         });
-        note(place, message.clone(), None, None);
+        let help = (index == 0 && offset.is_none())
+            .then(|| format!("name the file with -c PATH, or in {PATH_VARIABLE}"));
+        note(place, message.clone(), help, None);
         return vec![0];
     }
     let mut lines = Vec::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::task::HeaderValue;
 
 use super::item::{Item, Limits};
+use super::mask;
 use super::place::Place;
 use super::section::{Got, Section};
 use super::shape;
@@ -40,12 +41,15 @@ pub struct Queues {
 }
 
 /// Reads `queue` or `queues` of a job.
-pub fn read(job: &Section<'_>) -> Queues {
+pub fn read(job: &Section<'_>, name: &str) -> Queues {
     let mut read = Queues::default();
     let (short, long) = (job.item("queue"), job.item("queues"));
     match (&short, &long) {
         (None, None) => {
-            let help = "add queue = \"NAME\", or a table [[jobs.NAME.queues]] for each";
+            let help = format!(
+                "add queue = \"NAME\", or a table [[jobs.{}.queues]] for each",
+                mask::quote(name)
+            );
             job.reader()
                 .missing(job.place, "this job has no queue", help);
         }
@@ -62,7 +66,7 @@ pub fn read(job: &Section<'_>) -> Queues {
         (Some(_), None) | (None, Some(_)) => {}
     }
     if let Some(item) = short
-        && let Some(name) = name(&item)
+        && let Some(name) = queue_name(&item)
     {
         read.queues.push((plain(name), item.place));
     }
@@ -149,7 +153,7 @@ fn one(section: &Section<'_>, read: &mut Queues) {
     };
     read.exchanges.extend(bindings);
     if let Some(item) = item
-        && let Some(name) = name(&item)
+        && let Some(name) = queue_name(&item)
     {
         read.queues.push((Queue { name, ..queue }, item.place));
     }
@@ -178,7 +182,7 @@ fn unique(job: &Section<'_>, queues: &[(Queue, Place)]) {
 }
 
 /// The name of a queue.
-pub fn name(item: &Item<'_>) -> Option<Arc<str>> {
+pub fn queue_name(item: &Item<'_>) -> Option<Arc<str>> {
     let text = item.text()?;
     match name_fault(&text.value) {
         None => Some(Arc::from(text.value)),

@@ -88,7 +88,8 @@ pub struct Entry {
 /// Everything found in one reading, in the order of the files and their lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    entries: Vec<Entry>,
+    /// All of it.
+    pub entries: Vec<Entry>,
 }
 
 /// Entries that are printed in full; a file that is no TOML at all has thousands.
@@ -114,16 +115,6 @@ impl Report {
         Self {
             entries: entries.collect(),
         }
-    }
-
-    /// All of it.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Whether there is nothing to tell.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// How many errors there are.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::load::DEFAULT_PATH;
 use super::*;
 
 mod any_text;
@@ -78,7 +79,7 @@ fn job(snippet: &str) -> String {
 
 /// Each entry as `line:column level message`, `file:line:column ...` where it is not in the main file.
 fn outline(report: &Report) -> Vec<String> {
-    let entries = report.entries().iter().map(|entry| {
+    let entries = report.entries.iter().map(|entry| {
         let file = Path::new(&entry.spot.file)
             .file_name()
             .expect("a file's name")
@@ -107,7 +108,7 @@ fn check(snippet: &str, expect: &[(&str, &str)]) {
     };
     let outline = outline(&report);
     assert_eq!(outline.len(), expect.len(), "{snippet}\n{outline:#?}");
-    for ((outline, entry), (place, part)) in outline.iter().zip(report.entries()).zip(expect) {
+    for ((outline, entry), (place, part)) in outline.iter().zip(report.entries).zip(expect) {
         assert!(
             outline.starts_with(&format!("{place} ")),
             "{snippet}\nexpected {place} {part}\n{outline}"

@@ -12,7 +12,7 @@ use crate::config;
 use crate::policy::backoff::Backoff;
 
 /// What the connecting thread brings.
-pub type Linked = Result<Link, BrokerError>;
+pub type Linked = Result<Box<Link>, BrokerError>;
 
 /// Where the job is with its next connection.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Job {
         let spawned = thread.spawn(move || {
             let first = fastrand::usize(0..config.hosts.len());
             // The job may have ended meanwhile; then the link is dropped, which closes it.
-            let _ = results.send(broker::connect(&config, first));
+            let _ = results.send(broker::connect(&config, first).map(Box::new));
         });
         match spawned {
             Ok(_) => self.linking.state = State::Trying,

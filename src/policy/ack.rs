@@ -70,7 +70,8 @@ impl AckWindow {
     }
 
     /// Deliveries that the broker still counts as ours.
-    pub fn unacked(&self) -> usize {
+    #[cfg(test)]
+    fn unacked(&self) -> usize {
         self.states
             .iter()
             .filter(|state| **state != State::Gone)

@@ -12,7 +12,6 @@ use crate::task::{QueueIndex, Ticket};
 pub struct Schedule {
     order: Order,
     queues: Vec<Lane>,
-    len: usize,
 }
 
 /// One queue's waiting tasks.
@@ -36,18 +35,7 @@ impl Schedule {
         Self {
             order,
             queues: weights.into_iter().map(lane).collect(),
-            len: 0,
         }
-    }
-
-    /// Tasks that wait.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Adds a task behind those of its queue and priority.
@@ -57,7 +45,6 @@ impl Schedule {
             .entry(priority)
             .or_default()
             .push_back(ticket);
-        self.len += 1;
     }
 
     /// Takes the task that runs next.
@@ -74,13 +61,11 @@ impl Schedule {
         if highest.get().is_empty() {
             highest.remove();
         }
-        self.len -= usize::from(ticket.is_some());
         ticket
     }
 
     /// Takes everything, in no special order: a drain hands it back, a disconnect forgets it.
     pub fn clear(&mut self) -> Vec<Ticket> {
-        self.len = 0;
         let lanes = self
             .queues
             .iter_mut()
@@ -174,13 +159,13 @@ mod tests {
             .map(|Ticket(n)| n)
             .collect();
         assert_eq!(order, [4, 2, 5, 1, 3]);
-        assert!(schedule.is_empty());
+        assert_eq!(schedule.pop(), None);
     }
 
     #[test]
     fn clear_gives_everything_once() {
         let mut schedule = filled(Order::Weighted, &[1, 2], 10);
         assert_eq!(schedule.clear().len(), 20);
-        assert_eq!((schedule.len(), schedule.pop()), (0, None));
+        assert_eq!(schedule.pop(), None);
     }
 }

@@ -248,7 +248,7 @@ impl Writer {
                     .iter()
                     .filter_map(|r| r.key.as_ref().map(|key| (key, r)))
                     .collect();
-                keyed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                keyed.sort_unstable_by_key(|(key, _)| *key);
                 for (key, record) in keyed {
                     added += insert(&transaction, batch.job, key, record)?;
                 }

@@ -8,7 +8,7 @@ fn a_job_twice_in_a_file_names_both_places() {
         "[jobs.a]\nqueue = \"q\"\nhandler.discard = true\n[jobs.a]\n",
     ))
     .faulty();
-    let (spot, label) = report.entries()[0].also.as_ref().expect("the first place");
+    let (spot, label) = report.entries[0].also.as_ref().expect("the first place");
     assert_eq!(
         (
             spot.line.as_ref().map(|line| (line.line, line.column)),
@@ -23,12 +23,18 @@ fn files_that_cannot_be_read() {
     let folder = Folder::new("");
     folder.write("warrend.toml", b"[broker]\nurls = \"\xff\"\n");
     assert_eq!(outline(&folder.faulty()), ["2:9 this file is not UTF-8"]);
+    // The byte is shown as a character of three: the caret takes all of it.
+    let rendered = folder.faulty().to_string();
+    assert!(
+        rendered.contains("2 | urls = \"\u{fffd}\"\n  |         ^"),
+        "{rendered}"
+    );
     let gone = load(&folder.0.path().join("gone.toml"), &environment).expect_err("no such file");
     assert!(
         outline(&gone)[0].starts_with("gone.toml:0:0 cannot read this file: No such file"),
         "{gone}"
     );
-    assert_eq!(gone.entries().len(), 1, "{gone}");
+    assert_eq!(gone.entries.len(), 1, "{gone}");
     let folder = Folder::new(&complete("")).with("jobs.d", "not a folder");
     assert!(outline(&folder.faulty())[0].starts_with("jobs.d:0:0 cannot read this folder"));
     let folder = Folder::new(&complete("[store]\npath = 5"));

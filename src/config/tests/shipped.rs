@@ -18,7 +18,7 @@ fn the_whole_file_says_what_the_defaults_are() {
     assert_eq!(whole.config.control, minimal.config.control);
     assert_eq!(whole.config.shutdown, minimal.config.shutdown);
     assert_eq!(whole.config.jobs, minimal.config.jobs);
-    assert!(whole.warnings.is_empty() && minimal.warnings.is_empty());
+    assert!(whole.warnings.entries.is_empty() && minimal.warnings.entries.is_empty());
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn the_example_of_a_job_is_good() {
         .with("jobs.d/mail.toml", EXAMPLE)
         .good();
     assert_eq!(loaded.config.jobs.len(), 2);
-    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    assert!(loaded.warnings.entries.is_empty(), "{}", loaded.warnings);
 }
 
 /// A line such as `#key = value` is an example; prose begins with a blank after its `#`.
