@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["bare", url, queue, messages] => {
-            bare::consume(url, queue, messages.parse().expect("a number of messages"))
+            bare::consume(url, queue, messages.parse().expect("a number of messages"));
         }
         _ => drive(
             number_from("ROUNDS", 3),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::broker::{BROKER_TIMEOUT, Broker, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::{Journal, Run};
+use crate::support::management::escape;
 use crate::support::node::Node;
 use crate::support::wait_until;
 
@@ -116,6 +117,14 @@ fn a_private_node_comes_back_with_its_messages() {
     assert_eq!(
         vhost.get("kept").map(|delivery| delivery.body),
         Some(b"before the crash".to_vec())
+    );
+}
+
+#[test]
+fn a_connection_name_is_one_path_segment() {
+    assert_eq!(
+        escape("127.0.0.1:1 -> [::1]:2/ü"),
+        "127%2E0%2E0%2E1%3A1%20%2D%3E%20%5B%3A%3A1%5D%3A2%2F%C3%BC"
     );
 }
 
