@@ -47,7 +47,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["bare", url, queue, messages] => bare::consume(url, queue, messages.parse().expect("a number of messages")),
+        ["bare", url, queue, messages] => {
+            bare::consume(url, queue, messages.parse().expect("a number of messages"));
+        }
         _ => drive(number_from("ROUNDS", 3), u32::try_from(number_from("MESSAGES", 200_000)).expect("a sane number")),
     }
     ExitCode::SUCCESS

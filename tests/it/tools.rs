@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::broker::{BROKER_TIMEOUT, Broker, Vhost, with_id};
+use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::{Journal, Run};
+use crate::support::management::escape;
 use crate::support::node::Node;
 use crate::support::wait_until;
 
@@ -84,7 +86,33 @@ fn a_private_node_comes_back_with_its_messages() {
 }
 
 #[test]
+fn a_connection_name_is_one_path_segment() {
+    assert_eq!(escape("127.0.0.1:1 -> [::1]:2/ü"), "127%2E0%2E0%2E1%3A1%20%2D%3E%20%5B%3A%3A1%5D%3A2%2F%C3%BC");
+}
+
+#[test]
 #[should_panic(expected = "not within 20ms: pigs fly")]
 fn waiting_in_vain_fails_with_what_was_waited_for() {
     wait_until("pigs fly", Duration::from_millis(20), || false);
+}
+
+#[test]
+fn a_daemon_starts_handles_and_goes() {
+    let vhost = Vhost::new();
+    let mut daemon = Daemon::new(&vhost, "");
+    let journal = Journal::new(daemon.folder(), "");
+    let job = format!("[jobs.mail]\nqueue = \"mail\"\n\n[jobs.mail.handler]\ncommand = {}\n", journal.command());
+    daemon.set_jobs(&job);
+    daemon.start();
+    vhost.publish_all("mail", (0..20).map(|n| (Vec::new(), with_id(&format!("id {n}")))));
+    daemon.wait_until("all are done", DAEMON_TIMEOUT, |daemon| daemon.counter("mail", "done") == 20);
+    assert_eq!(journal.len(), 20);
+    let status = daemon.terminate();
+    assert_eq!(status.code(), Some(0), "{}", daemon.log_tail());
+    assert_eq!(vhost.ready("mail"), Some(0));
+    assert!(daemon.status().is_none(), "nobody answers any more");
+
+    daemon.start();
+    daemon.kill9();
+    assert!(!daemon.is_alive());
 }

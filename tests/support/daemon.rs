@@ -46,9 +46,16 @@ impl Daemon {
         daemon
     }
 
-    /// Writes the configuration anew; the next start reads it.
-    pub fn configure(&mut self, broker: &str, rest: &str) {
-        self.configuration = (broker.to_owned(), rest.to_owned());
+    /// Replaces everything but `[broker]`, `[store]` and `[control]`; the next start reads it. For handlers that live in
+    /// this daemon's folder.
+    pub fn set_jobs(&mut self, rest: &str) {
+        rest.clone_into(&mut self.configuration.1);
+        self.write();
+    }
+
+    /// Replaces the content of `[broker]`; the next start reads it.
+    pub fn set_broker(&mut self, broker: &str) {
+        broker.clone_into(&mut self.configuration.0);
         self.write();
     }
 

@@ -68,13 +68,3 @@ pub fn escape(segment: &str) -> String {
         if byte.is_ascii_alphanumeric() { format!("{text}{}", char::from(byte)) } else { format!("{text}%{byte:02X}") }
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_name_is_one_path_segment() {
-        assert_eq!(escape("127.0.0.1:1 -> [::1]:2/ü"), "127%2E0%2E0%2E1%3A1%20%2D%3E%20%5B%3A%3A1%5D%3A2%2F%C3%BC");
-    }
-}
