@@ -9,6 +9,8 @@ mod control;
 mod daemon;
 mod failpoint;
 mod handler;
+#[cfg(test)]
+mod house;
 mod job;
 mod logging;
 mod panel;
