@@ -3,4 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
+mod failpoints;
+mod scene;
 mod tools;

@@ -75,9 +75,15 @@ impl Daemon {
         fs::write(self.config_path(), text).expect("the configuration can be written");
     }
 
-    /// Adds a variable to the environment of every later start.
+    /// Sets a variable in the environment of every later start.
     pub fn env(&mut self, name: &str, value: &str) {
+        self.env_remove(name);
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes it out again.
+    pub fn env_remove(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
     }
 
     /// Its folder: a place for a handler and its journal too.
@@ -156,6 +162,15 @@ impl Daemon {
     /// Whether the process lives.
     pub fn is_alive(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Whether any process names its folder in its command line: the daemon itself, and handlers that live there.
+    pub fn has_processes(&self) -> bool {
+        let folder = self.folder.path().as_os_str().as_encoded_bytes();
+        let entries = fs::read_dir("/proc").expect("Linux has /proc");
+        // One that ended meanwhile has none.
+        let command_line = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
+        entries.flatten().filter_map(command_line).any(|line| line.windows(folder.len()).any(|part| part == folder))
     }
 
     /// Its process id, while it is started.

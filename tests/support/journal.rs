@@ -37,20 +37,30 @@ impl Journal {
         format!("[\"/bin/sh\", {:?}]", self.script)
     }
 
-    /// Every run by message key, in the order of the journal. A key may hold spaces, not newlines.
-    pub fn runs(&self) -> BTreeMap<String, Vec<Run>> {
+    /// Every run with its message key, in order. A key may hold spaces, not newlines.
+    pub fn lines(&self) -> Vec<(String, Run)> {
         let text = fs::read(&self.file).unwrap_or_default();
+        let parse_or_fail = |line| parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
+        String::from_utf8_lossy(&text).lines().map(parse_or_fail).collect()
+    }
+
+    /// Every run by message key, in the order of the journal.
+    pub fn runs(&self) -> BTreeMap<String, Vec<Run>> {
         let mut runs: BTreeMap<String, Vec<Run>> = BTreeMap::new();
-        for line in String::from_utf8_lossy(&text).lines() {
-            let (key, run) = parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
+        for (key, run) in self.lines() {
             runs.entry(key).or_default().push(run);
         }
         runs
     }
 
+    /// Its length in bytes: grows with each run, and costs less to ask than the runs.
+    pub fn bytes(&self) -> u64 {
+        fs::metadata(&self.file).map_or(0, |file| file.len())
+    }
+
     /// How many runs there were.
     pub fn len(&self) -> usize {
-        self.runs().values().map(Vec::len).sum()
+        self.lines().len()
     }
 }
 

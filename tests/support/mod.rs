@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod journal;
 pub mod management;
 pub mod node;
+pub mod records;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
