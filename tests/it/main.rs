@@ -3,4 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acks;
+mod amqp;
+mod failures;
+mod hostile;
+mod once;
+mod order;
 mod tools;

@@ -42,19 +42,33 @@ impl Journal {
 
     /// Every run by message key, in the order of the journal. A key may hold spaces, not newlines.
     pub fn runs(&self) -> BTreeMap<String, Vec<Run>> {
-        let text = fs::read(&self.file).unwrap_or_default();
         let mut runs: BTreeMap<String, Vec<Run>> = BTreeMap::new();
-        for line in String::from_utf8_lossy(&text).lines() {
-            let (key, run) =
-                parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
+        for (key, run) in self.sequence() {
             runs.entry(key).or_default().push(run);
         }
         runs
     }
 
+    /// Every run with its key, in the order of the journal.
+    pub fn sequence(&self) -> Vec<(String, Run)> {
+        let text = fs::read(&self.file).unwrap_or_default();
+        let line = |line: &str| {
+            parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"))
+        };
+        String::from_utf8_lossy(&text).lines().map(line).collect()
+    }
+
+    /// The attempt numbers of one key, in the order of its runs.
+    pub fn attempts(&self, key: &str) -> Vec<u32> {
+        let runs = self.sequence().into_iter();
+        runs.filter(|(of, _)| of == key)
+            .map(|(_, run)| run.attempt)
+            .collect()
+    }
+
     /// How many runs there were.
     pub fn len(&self) -> usize {
-        self.runs().values().map(Vec::len).sum()
+        self.sequence().len()
     }
 }
 
