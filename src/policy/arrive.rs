@@ -15,10 +15,11 @@ const MAX_ATTEMPT: i64 = 1_000_000_000;
 pub fn read(
     job: &Job,
     queue: QueueIndex,
-    message: Message,
+    mut message: Message,
     received: Instant,
     now: UnixMillis,
 ) -> (Task, Option<Failure>) {
+    restore_origin(&mut message);
     let (lineage, damage) = match Lineage::read(&message) {
         Ok(lineage) => (lineage, None),
         Err(error) => (Lineage::default(), Some(Failure { class: ErrorClass::Undecodable, error })),
@@ -41,6 +42,20 @@ pub fn read(
         message,
     };
     (task, damage.or(oversize).or(missing))
+}
+
+/// Gives a copy the exchange and the routing key of its original, which stand in its headers: it came through the delay
+/// ladder, or out of the dead-letter queue, and a handler that goes by the routing key must not see theirs.
+fn restore_origin(message: &mut Message) {
+    let headers = &message.properties.headers;
+    // Longer than AMQP allows is no name of the broker's.
+    let name = |header: &str| {
+        let name = headers.get(header)?.as_text()?;
+        (name.len() <= 255).then(|| name.to_owned())
+    };
+    if let (Some(exchange), Some(routing_key)) = (name(header::EXCHANGE), name(header::ROUTING_KEY)) {
+        (message.exchange, message.routing_key) = (exchange, routing_key);
+    }
 }
 
 /// What the headers of a copy say about the attempts before.
@@ -194,6 +209,29 @@ mod tests {
         let i = HeaderValue::I64;
         let dead = [(header::ATTEMPT, i(6)), (header::BASE, i(1)), (header::CRASHES, i(2)), (header::DEAD, i(1))];
         check_lineage(&dead, Ok((6, 5, 0)));
+    }
+
+    #[test]
+    fn a_copy_is_a_message_of_its_original_exchange() {
+        let text = |text: &str| HeaderValue::Text(text.to_owned());
+        let check = |headers: &[(&str, HeaderValue)], expect: (&str, &str)| {
+            let copy = Message {
+                exchange: "warrend.delay.deliver".to_owned(),
+                routing_key: "0.1.q".to_owned(),
+                ..message(headers)
+            };
+            let (task, _) = read_with(&job(), copy);
+            let Message { exchange, routing_key, .. } = &task.message;
+            assert_eq!((exchange.as_str(), routing_key.as_str()), expect);
+        };
+        let ladder = ("warrend.delay.deliver", "0.1.q");
+        let (exchange, key) = (header::EXCHANGE, header::ROUTING_KEY);
+        check(&[(exchange, text("media")), (key, text("image.x"))], ("media", "image.x"));
+        check(&[(exchange, text("")), (key, text("q"))], ("", "q"));
+        check(&[], ladder);
+        check(&[(exchange, text("media"))], ladder);
+        check(&[(exchange, HeaderValue::Void), (key, text("image.x"))], ladder);
+        check(&[(exchange, text("media")), (key, text(&"x".repeat(256)))], ladder);
     }
 
     #[track_caller]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config;
 use crate::task::{
-    Copy, Demand, Destination, ErrorClass, FailedAttempt, Failure, HeaderValue, Headers, Properties, Task, Ticket,
-    UnixMillis,
+    Copy, Demand, Destination, ErrorClass, FailedAttempt, Failure, HeaderValue, Headers, Message, Properties, Task,
+    Ticket, UnixMillis,
 };
 
 /// The headers that warrend sets on copies.
@@ -46,6 +46,18 @@ pub mod header {
 /// Only dead letters bear these.
 const DEAD_ONLY: [&str; 6] =
     [header::DEAD, header::JOB, header::ERROR, header::ERROR_CLASS, header::FAILED_AT, header::HOST];
+
+/// All copies bear these. With those above they are what [`copy`] sets, each of bounded size; whatever else bears our
+/// prefix came with the message.
+const ALWAYS: [&str; 7] = [
+    header::ATTEMPT,
+    header::BASE,
+    header::CRASHES,
+    header::FIRST_SEEN,
+    header::QUEUE,
+    header::EXCHANGE,
+    header::ROUTING_KEY,
+];
 
 /// The broker's own traces of dead-lettering, and the routing headers `CC` and `BCC`. A copied `x-death` trips the
 /// broker's cycle detection, which drops the message; a copied `CC` would send the copy to other queues as well.
@@ -130,11 +142,10 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
         }
     };
     set(header::QUEUE, HeaderValue::Text(queue.to_string()));
-    // A copy of a copy came through the ladder: what it says of the original is kept.
-    let original = [(header::EXCHANGE, &task.message.exchange), (header::ROUTING_KEY, &task.message.routing_key)];
-    for (name, value) in original {
-        headers.entry(name.to_owned()).or_insert_with(|| HeaderValue::Text(value.clone()));
-    }
+    // Those of the original also where this is a copy of a copy: see `arrive`.
+    let Message { exchange, routing_key, .. } = &task.message;
+    set(header::EXCHANGE, HeaderValue::Text(exchange.clone()));
+    set(header::ROUTING_KEY, HeaderValue::Text(routing_key.clone()));
     fit(&mut headers);
     Copy { ticket, to, properties: carried_properties(&task.message.properties, headers), task: Arc::clone(task) }
 }
@@ -166,7 +177,8 @@ fn fit(headers: &mut Headers) {
     let mut size: usize = headers.iter().map(|(name, value)| entry_size(name, value)).sum();
     let mut dropped = 0;
     while size > HEADER_ROOM {
-        let foreign = headers.iter().filter(|(name, _)| !name.starts_with("x-warrend-"));
+        let is_ours = |name: &str| ALWAYS.contains(&name) || DEAD_ONLY.contains(&name);
+        let foreign = headers.iter().filter(|(name, _)| !is_ours(name));
         let Some((name, largest)) =
             foreign.map(|(name, value)| (name.clone(), entry_size(name, value))).max_by_key(|(_, size)| *size)
         else {
@@ -214,7 +226,7 @@ pub mod tests {
 
     use super::*;
     use crate::config::*;
-    use crate::task::{HeaderValue as H, Message};
+    use crate::task::HeaderValue as H;
 
     /// A job with the defaults and a `discard` handler, for the tests of this folder.
     pub fn job() -> Job {
@@ -354,9 +366,10 @@ pub mod tests {
     }
 
     #[test]
-    fn a_copy_of_a_copy_still_names_the_original() {
-        let mut message = Message { exchange: "warrend.delay.deliver".to_owned(), ..Message::default() };
-        message.properties.headers.insert(header::EXCHANGE.to_owned(), H::Text("media".to_owned()));
+    fn a_dead_letter_says_what_happened_whatever_the_message_said() {
+        let mut message = Message { exchange: "media".to_owned(), ..Message::default() };
+        let forged = [header::EXCHANGE, header::ERROR, header::ATTEMPT];
+        message.properties.headers = forged.map(|name| (name.to_owned(), H::Void)).into();
         let task = task(2, 0, 0, message);
         let copy = copy(&facts(), Ticket(0), &task, &judge_dead(failed(ErrorClass::Rejected), UnixMillis(9)));
         assert_eq!(copy.to, Destination::Queue("j.dead".into()));
@@ -376,12 +389,18 @@ pub mod tests {
         headers.insert("huge".to_owned(), H::Bytes(vec![0; 110 * 1024]));
         headers.insert("large".to_owned(), H::Text("x".repeat(12 * 1024)));
         headers.insert("small".to_owned(), H::Bool(true));
+        headers.insert("x-warrend-like".to_owned(), H::Bytes(vec![0; 111 * 1024]));
         let task = task(1, 0, 0, message);
         let failure = Failure { class: ErrorClass::Failed, error: "é".repeat(4000) };
         let copy = copy(&facts(), Ticket(0), &task, &judge_dead(failure, UnixMillis(0)));
         let headers = &copy.properties.headers;
-        assert!(!headers.contains_key("huge") && headers.contains_key("large") && headers.contains_key("small"));
-        assert_eq!(headers[header::DROPPED], H::I64(1));
+        assert!(
+            !headers.contains_key("huge")
+                && !headers.contains_key("x-warrend-like")
+                && headers.contains_key("large")
+                && headers.contains_key("small")
+        );
+        assert_eq!(headers[header::DROPPED], H::I64(2));
         assert_eq!(headers[header::ERROR].as_text().map(str::len), Some(ERROR_ROOM));
     }
 }

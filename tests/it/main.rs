@@ -3,7 +3,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+<<<<<<< tests/it/main.rs
 mod crash;
 mod failpoints;
 mod scene;
+=======
+mod acks;
+mod amqp;
+mod failures;
+mod hostile;
+mod once;
+mod order;
+>>>>>>> /tmp/fm/theirs/tests/it/main.rs
 mod tools;

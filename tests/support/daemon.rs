@@ -1,6 +1,8 @@
 //! The real `warrend` binary, with its own folder, configuration, store and log.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -67,7 +69,7 @@ impl Daemon {
 
     fn write(&self) {
         let (broker, rest) = &self.configuration;
-        let socket = self.folder.path().join("sock");
+        let socket = self.socket_path();
         let text = format!(
             "[broker]\n{broker}\n\n[store]\npath = {:?}\n\n[control]\nsocket = {socket:?}\n\n{rest}\n",
             self.store
@@ -101,6 +103,10 @@ impl Daemon {
         &self.store
     }
 
+    fn socket_path(&self) -> PathBuf {
+        self.folder.path().join("sock")
+    }
+
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("log")
     }
@@ -118,6 +124,19 @@ impl Daemon {
     /// Runs a one-shot command such as `["check"]` to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().expect("the built binary runs")
+    }
+
+    /// The same with that text on its standard input.
+    pub fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the built binary runs");
+        let mut stdin = child.stdin.take().expect("it was asked for");
+        // Fails where the command does not read its input; its output says why.
+        let _ = stdin.write_all(input);
+        drop(stdin);
+        child.wait_with_output().expect("a child can be waited for")
     }
 
     /// Starts `warrend run` and returns at once.
@@ -143,9 +162,13 @@ impl Daemon {
         });
     }
 
-    /// What `warrend status --json` says; `None` while there is no answer.
+    /// What `warrend status --json` would say; `None` while there is no answer. It asks the control socket itself: tests
+    /// look many times a second, and a process for each look would take a core.
     pub fn status(&self) -> Option<Value> {
-        serde_json::from_slice(&self.run(&["status", "--json"]).stdout).ok()
+        let mut socket = UnixStream::connect(self.socket_path()).ok()?;
+        socket.set_read_timeout(Some(DAEMON_TIMEOUT)).ok()?;
+        socket.write_all(b"{\"command\":\"status\"}\n").ok()?;
+        serde_json::from_reader(socket).ok()
     }
 
     /// One number of a job's status, such as `done`; 0 while there is no answer.
