@@ -217,8 +217,10 @@ impl Job {
             dead_letter: Arc::clone(&config.dead_letter.queue),
             host: wiring.host.clone(),
         };
-        // Acks must be sent well before the prefetch is used up, or the broker would pause for them.
-        let batch = config.ack.batch.min(usize::from(config.prefetch).div_ceil(2));
+        // Acks must be sent well before the prefetch is used up, or the broker would pause for them. What runs takes its
+        // part of it; of the rest, half may wait for its ack while the other half waits to run.
+        let spare = usize::from(config.prefetch).saturating_sub(config.concurrency);
+        let batch = config.ack.batch.min(spare.div_ceil(2).max(1));
         let policy = AckPolicy { batch, interval: config.ack.interval };
         Self {
             facts,
@@ -329,7 +331,7 @@ impl Job {
     fn listens(&self) -> bool {
         let idle = match self.config.handler {
             config::Handler::Discard => false,
-            config::Handler::Command(_) => self.machine.census().running < self.config.concurrency,
+            config::Handler::Command(_) => self.busy() < self.config.concurrency,
         };
         idle || self.recording.is_none_or(|since| since.elapsed() >= DEAF)
     }

@@ -17,7 +17,7 @@ impl Job {
             Allowed::OneProbe => 1,
             Allowed::Nothing => 0,
         };
-        while self.phase == Phase::Working && self.machine.census().running < limit {
+        while self.phase == Phase::Working && self.busy() < limit {
             let Some(ticket) = self.schedule.pop() else {
                 return;
             };
@@ -27,6 +27,13 @@ impl Job {
             self.wait_time.add(self.now, self.now - task.received);
             self.workers.run(ticket, task);
         }
+    }
+
+    /// Workers that have no time. One counts as busy until the record of its last task is durable, so that a crash costs
+    /// at most `concurrency` runs, and a disk that takes no records soon stops the handlers too.
+    pub(super) fn busy(&self) -> usize {
+        let census = self.machine.census();
+        census.running + census.recording
     }
 
     pub(super) fn on_finished(&mut self, finished: Finished) {

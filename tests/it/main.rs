@@ -3,16 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-<<<<<<< tests/it/main.rs
-mod crash;
-mod failpoints;
-mod scene;
-=======
 mod acks;
 mod amqp;
+mod crash;
+mod failpoints;
 mod failures;
 mod hostile;
 mod once;
 mod order;
->>>>>>> /tmp/fm/theirs/tests/it/main.rs
+mod scene;
 mod tools;

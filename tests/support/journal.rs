@@ -37,7 +37,6 @@ impl Journal {
         format!("[\"/bin/sh\", {:?}]", self.script)
     }
 
-<<<<<<< tests/support/journal.rs
     /// Every run with its message key, in order. A key may hold spaces, not newlines.
     pub fn lines(&self) -> Vec<(String, Run)> {
         let text = fs::read(&self.file).unwrap_or_default();
@@ -49,43 +48,25 @@ impl Journal {
     pub fn runs(&self) -> BTreeMap<String, Vec<Run>> {
         let mut runs: BTreeMap<String, Vec<Run>> = BTreeMap::new();
         for (key, run) in self.lines() {
-=======
-    /// Every run by message key, in the order of the journal. A key may hold spaces, not newlines.
-    pub fn runs(&self) -> BTreeMap<String, Vec<Run>> {
-        let mut runs: BTreeMap<String, Vec<Run>> = BTreeMap::new();
-        for (key, run) in self.sequence() {
->>>>>>> /tmp/fm/theirs/tests/support/journal.rs
             runs.entry(key).or_default().push(run);
         }
         runs
     }
 
-<<<<<<< tests/support/journal.rs
     /// Its length in bytes: grows with each run, and costs less to ask than the runs.
     pub fn bytes(&self) -> u64 {
         fs::metadata(&self.file).map_or(0, |file| file.len())
-=======
-    /// Every run with its key, in the order of the journal.
-    pub fn sequence(&self) -> Vec<(String, Run)> {
-        let text = fs::read(&self.file).unwrap_or_default();
-        let line = |line: &str| parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
-        String::from_utf8_lossy(&text).lines().map(line).collect()
     }
 
     /// The attempt numbers of one key, in the order of its runs.
     pub fn attempts(&self, key: &str) -> Vec<u32> {
-        let runs = self.sequence().into_iter();
+        let runs = self.lines().into_iter();
         runs.filter(|(of, _)| of == key).map(|(_, run)| run.attempt).collect()
->>>>>>> /tmp/fm/theirs/tests/support/journal.rs
     }
 
     /// How many runs there were.
     pub fn len(&self) -> usize {
-<<<<<<< tests/support/journal.rs
         self.lines().len()
-=======
-        self.sequence().len()
->>>>>>> /tmp/fm/theirs/tests/support/journal.rs
     }
 }
 
