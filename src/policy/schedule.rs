@@ -12,14 +12,25 @@ use crate::task::{QueueIndex, Ticket};
 pub struct Schedule {
     order: Order,
     queues: Vec<Lane>,
+    /// The latest time at which a turn that was taken was due; see [`Schedule::next_by_weight`].
+    now: u64,
 }
+
+/// The time between two turns of a queue of weight 1. A queue of weight 1000 has turns at 1/1000 of it, rounded by less
+/// than a part in ten thousand; the sum does not overflow within 2^40 turns.
+const TURN: u64 = 1 << 24;
+
+/// How many turns a queue may catch up that it missed while it was empty here. A queue with messages on the broker runs
+/// dry for a moment whenever acks and deliveries are on their way; without this it would lose its share.
+const CATCH_UP: u64 = 16;
 
 /// One queue's waiting tasks.
 #[derive(Debug)]
 struct Lane {
-    weight: i64,
-    /// Smooth weighted round robin: grows by `weight` at each choice, shrinks by the total when chosen.
-    credit: i64,
+    /// `TURN / weight`
+    step: u64,
+    /// When its next turn is due; grows by `step` with each turn.
+    due: u64,
     /// By priority; within one priority in order of arrival.
     waiting: BTreeMap<u8, VecDeque<Ticket>>,
 }
@@ -27,33 +38,19 @@ struct Lane {
 impl Schedule {
     /// One lane per weight, in the order of the job's queues.
     pub fn new(order: Order, weights: impl IntoIterator<Item = u32>) -> Self {
-        let lane = |weight| Lane {
-            weight: i64::from(weight),
-            credit: 0,
-            waiting: BTreeMap::new(),
-        };
-        Self {
-            order,
-            queues: weights.into_iter().map(lane).collect(),
-        }
+        let lane = |weight| Lane { step: TURN / u64::from(weight), due: 0, waiting: BTreeMap::new() };
+        Self { order, queues: weights.into_iter().map(lane).collect(), now: 0 }
     }
 
     /// Adds a task behind those of its queue and priority.
     pub fn push(&mut self, queue: QueueIndex, priority: u8, ticket: Ticket) {
-        self.queues[queue]
-            .waiting
-            .entry(priority)
-            .or_default()
-            .push_back(ticket);
+        self.queues[queue].waiting.entry(priority).or_default().push_back(ticket);
     }
 
     /// Takes the task that runs next.
     pub fn pop(&mut self) -> Option<Ticket> {
         let lane = match self.order {
-            Order::Strict => self
-                .queues
-                .iter_mut()
-                .find(|lane| !lane.waiting.is_empty())?,
+            Order::Strict => self.queues.iter_mut().find(|lane| !lane.waiting.is_empty())?,
             Order::Weighted => self.next_by_weight()?,
         };
         let mut highest = lane.waiting.last_entry()?;
@@ -66,34 +63,29 @@ impl Schedule {
 
     /// Takes everything, in no special order: a drain hands it back, a disconnect forgets it.
     pub fn clear(&mut self) -> Vec<Ticket> {
-        let lanes = self
-            .queues
-            .iter_mut()
-            .flat_map(|lane| std::mem::take(&mut lane.waiting));
+        let lanes = self.queues.iter_mut().flat_map(|lane| std::mem::take(&mut lane.waiting));
         lanes.flat_map(|(_, tickets)| tickets).collect()
     }
 
-    /// Smooth weighted round robin (nginx's): over any row of choices each lane that has work gets its share, spread
-    /// evenly instead of in bursts. An empty lane keeps no credit, so it cannot save up and then starve the others.
+    /// Stride scheduling (Waldspurger and Weihl, 1995): each turn of a lane is due `step` after the one before, and the
+    /// turn that is due first is taken. Over any row of choices each lane that has work gets its share, spread evenly
+    /// instead of in bursts. An empty lane lags behind, but by [`CATCH_UP`] turns at most, so it cannot save up and then
+    /// starve the others.
     fn next_by_weight(&mut self) -> Option<&mut Lane> {
-        let mut total = 0;
-        for lane in &mut self.queues {
-            if lane.waiting.is_empty() {
-                lane.credit = 0;
-            } else {
-                lane.credit += lane.weight;
-                total += lane.weight;
-            }
-        }
+        let now = self.now;
+        let ready = self.queues.iter_mut().filter(|lane| !lane.waiting.is_empty());
         // The first of equals wins, so the order of the configuration decides ties.
-        let ready = self
-            .queues
-            .iter_mut()
-            .rev()
-            .filter(|lane| !lane.waiting.is_empty());
-        let chosen = ready.max_by_key(|lane| lane.credit)?;
-        chosen.credit -= total;
+        let chosen = ready.min_by_key(|lane| lane.due_at(now))?;
+        let due = chosen.due_at(now);
+        chosen.due = due + chosen.step;
+        self.now = now.max(due);
         Some(chosen)
+    }
+}
+
+impl Lane {
+    fn due_at(&self, now: u64) -> u64 {
+        self.due.max(now.saturating_sub(CATCH_UP * self.step))
     }
 }
 
@@ -135,12 +127,34 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_queue_saves_no_credit() {
+    fn an_empty_queue_catches_up_a_few_turns_only() {
         let mut schedule = filled(Order::Weighted, &[1, 1], 0);
-        (0..100).for_each(|n| schedule.push(0, 0, Ticket(n)));
+        (0..200).for_each(|n| schedule.push(0, 0, Ticket(n)));
         assert_eq!(counts(&mut schedule, 2, 50), [50, 0]);
         (0..100).for_each(|n| schedule.push(1, 0, Ticket(1_000_000 + n)));
+        let few = usize::try_from(CATCH_UP).unwrap();
+        assert_eq!(counts(&mut schedule, 2, 40 + few), [20, 20 + few]);
         assert_eq!(counts(&mut schedule, 2, 40), [20, 20]);
+    }
+
+    #[test]
+    fn a_queue_that_runs_dry_now_and_then_keeps_its_share() {
+        let mut schedule = filled(Order::Weighted, &[5, 3, 2], 0);
+        let mut runs = [0; 3];
+        let mut waits = false;
+        for n in 0..1000 {
+            // The heaviest has a task in ten of each sixteen choices, and needs eight turns for its share.
+            if n % 16 < 10 && !waits {
+                schedule.push(0, 0, Ticket(0));
+                waits = true;
+            }
+            schedule.push(1, 0, Ticket(1));
+            schedule.push(2, 0, Ticket(2));
+            let Ticket(queue) = schedule.pop().expect("some wait");
+            runs[usize::try_from(queue).unwrap()] += 1;
+            waits &= queue != 0;
+        }
+        assert!(runs[0] >= 480, "{runs:?}");
     }
 
     #[test]
@@ -155,9 +169,7 @@ mod tests {
         for (priority, ticket) in [(0, 1), (9, 2), (0, 3), (255, 4), (9, 5)] {
             schedule.push(0, priority, Ticket(ticket));
         }
-        let order: Vec<_> = std::iter::from_fn(|| schedule.pop())
-            .map(|Ticket(n)| n)
-            .collect();
+        let order: Vec<_> = std::iter::from_fn(|| schedule.pop()).map(|Ticket(n)| n).collect();
         assert_eq!(order, [4, 2, 5, 1, 3]);
         assert_eq!(schedule.pop(), None);
     }

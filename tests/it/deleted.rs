@@ -28,9 +28,7 @@ fn works_as_ever(scene: &mut Scene) {
 fn a_deleted_queue_is_declared_again_and_consumed() {
     let mut scene = started(&Setup::default());
     scene.vhost.delete_queue(QUEUE);
-    wait_until("the queue has a consumer", DAEMON_TIMEOUT, || {
-        scene.vhost.consumers(QUEUE) == Some(1)
-    });
+    wait_until("the queue has a consumer", DAEMON_TIMEOUT, || scene.vhost.consumers(QUEUE) == Some(1));
     works_as_ever(&mut scene);
     scene.finish();
     scene.judge();
@@ -53,19 +51,12 @@ fn a_queue_that_others_replaced_is_consumed_and_its_retries_come_back() {
 /// Handlers that run while their queue vanishes end as ever; their acks go nowhere and harm nothing.
 #[test]
 fn a_queue_replaced_under_running_handlers_harms_no_later_message() {
-    let mut scene = started(&Setup {
-        handler: "[ -n \"$WARREND_KEY\" ] || sleep 0.5",
-        ..Setup::default()
-    });
+    let mut scene = started(&Setup { handler: "[ -n \"$WARREND_KEY\" ] || sleep 0.5", ..Setup::default() });
     for _ in 0..3 {
         // Without an id, and not the scene's: they are the deleter's to lose.
         let slow = (b"slow".to_vec(), AmqpProperties::default());
         scene.vhost.publish_all(QUEUE, vec![slow; 20]);
-        scene
-            .daemon
-            .wait_until("handlers run", DAEMON_TIMEOUT, |daemon| {
-                daemon.counter("work", "running") > 0
-            });
+        scene.daemon.wait_until("handlers run", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "running") > 0);
         scene.vhost.replace(QUEUE, &FieldTable::new());
     }
     works_as_ever(&mut scene);
@@ -75,23 +66,17 @@ fn a_queue_replaced_under_running_handlers_harms_no_later_message() {
 
 #[test]
 fn a_queue_that_may_not_be_created_is_waited_for() {
-    let mut scene = started(&Setup {
-        job: "queues = [{ name = \"work\", declare = \"passive\" }]",
-        ..Setup::default()
-    });
+    let mut scene =
+        started(&Setup { job: "queues = [{ name = \"work\", declare = \"passive\" }]", ..Setup::default() });
     scene.vhost.delete_queue(QUEUE);
-    scene
-        .daemon
-        .wait_until("status names the queue", DAEMON_TIMEOUT, |daemon| {
-            let status = daemon.status().unwrap_or_default();
-            let missing = |problem: &serde_json::Value| {
-                let problem = problem.as_str().unwrap_or_default();
-                problem.contains("queue \"work\" does not exist")
-            };
-            status["problems"]
-                .as_array()
-                .is_some_and(|problems| problems.iter().any(missing))
-        });
+    scene.daemon.wait_until("status names the queue", DAEMON_TIMEOUT, |daemon| {
+        let status = daemon.status().unwrap_or_default();
+        let missing = |problem: &serde_json::Value| {
+            let problem = problem.as_str().unwrap_or_default();
+            problem.contains("queue \"work\" does not exist")
+        };
+        status["problems"].as_array().is_some_and(|problems| problems.iter().any(missing))
+    });
     scene.vhost.declare(QUEUE);
     works_as_ever(&mut scene);
     scene.finish();
@@ -105,9 +90,7 @@ fn copies_reach_a_dead_letter_queue_and_a_ladder_that_were_deleted() {
     for _ in 0..2 {
         // Empty: what lies in them would be the deleter's to lose.
         scene.take_dead_letters();
-        wait_until("no copy waits", BROKER_TIMEOUT, || {
-            scene.vhost.ready(SECOND) == Some(0)
-        });
+        wait_until("no copy waits", BROKER_TIMEOUT, || scene.vhost.ready(SECOND) == Some(0));
         scene.vhost.delete_queue(DEAD);
         scene.vhost.delete_queue(SECOND);
         works_as_ever(&mut scene);

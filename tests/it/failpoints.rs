@@ -43,18 +43,8 @@ struct Case {
     dead: RangeInclusive<usize>,
 }
 
-const fn case(
-    fate: Fate,
-    abort: &'static str,
-    runs: &'static [usize],
-    dead: RangeInclusive<usize>,
-) -> Case {
-    Case {
-        fate,
-        abort,
-        runs,
-        dead,
-    }
+const fn case(fate: Fate, abort: &'static str, runs: &'static [usize], dead: RangeInclusive<usize>) -> Case {
+    Case { fate, abort, runs, dead }
 }
 
 /// What must come of each window: before the commit the attempt runs again, after it never. A copy is doubled only
@@ -113,16 +103,14 @@ fn run_case(case: &Case) {
     vhost.declare(QUEUE);
     let mut daemon = Daemon::new(&vhost, "");
     let journal = Journal::new(daemon.folder(), HANDLER);
-    let broker = format!(
-        "urls = [{:?}]\nreconnect = {{ initial = \"50ms\", max = \"500ms\" }}",
-        vhost.url()
-    );
+    let broker = format!("urls = [{:?}]\nreconnect = {{ initial = \"50ms\", max = \"500ms\" }}", vhost.url());
     let job = format!(
         "[jobs.work]\nqueue = {QUEUE:?}\n[jobs.work.handler]\ncommand = {}\n\
          [jobs.work.retry]\nmax_attempts = 2\ninitial = \"1s\"\njitter = 0.0",
         journal.command()
     );
-    daemon.configure(&broker, &job);
+    daemon.set_broker(&broker);
+    daemon.set_jobs(&job);
     let id = format!("{}-1", case.fate.name());
     vhost.publish(QUEUE, id.as_bytes(), with_id(&id));
 
@@ -173,19 +161,11 @@ fn aborted_in_every_crash_window_under_load_nothing_is_lost_and_nothing_recorded
 }
 
 fn assert_aborted(what: &str, status: ExitStatus, daemon: &Daemon) {
-    assert_eq!(
-        status.signal(),
-        Some(Signal::ABORT.as_raw()),
-        "{what}: {status}\n{}",
-        daemon.log_tail()
-    );
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{what}: {status}\n{}", daemon.log_tail());
 }
 
 /// Aborts on purpose leave nothing to look at.
 fn no_core_files() {
-    let limit = Rlimit {
-        current: Some(0),
-        ..getrlimit(Resource::Core)
-    };
+    let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
     setrlimit(Resource::Core, limit).expect("a limit can be lowered");
 }

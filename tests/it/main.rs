@@ -3,8 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acks;
+mod amqp;
 mod crash;
 mod deleted;
 mod failpoints;
+mod failures;
+mod hostile;
+mod once;
+mod order;
 mod scene;
 mod tools;

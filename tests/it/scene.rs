@@ -155,7 +155,8 @@ impl Scene {
             setup.concurrency,
             journal.command()
         );
-        daemon.configure(&broker, &job);
+        daemon.set_broker(&broker);
+        daemon.set_jobs(&job);
         Self {
             daemon,
             journal,
@@ -188,10 +189,7 @@ impl Scene {
 
     /// How many runs the published messages take in a world without crashes.
     pub fn runs_needed(&self) -> usize {
-        self.published
-            .values()
-            .map(|fate| fate.attempts() as usize)
-            .sum()
+        self.published.values().map(|fate| fate.attempts() as usize).sum()
     }
 
     /// Waits until the journal has grown by about that many runs, or the daemon ended.
@@ -200,10 +198,7 @@ impl Scene {
         const LINE: u64 = 19;
         let enough = self.journal.bytes() + runs * LINE;
         let journal = &self.journal;
-        self.daemon
-            .wait_until("handlers run", WORK_TIMEOUT, |daemon| {
-                journal.bytes() >= enough || !daemon.is_alive()
-            });
+        self.daemon.wait_until("handlers run", WORK_TIMEOUT, |daemon| journal.bytes() >= enough || !daemon.is_alive());
     }
 
     /// Waits until the daemon has run every attempt and dead-lettered what is to die.
@@ -211,32 +206,23 @@ impl Scene {
         let runs = self.runs_needed();
         let letters = self.with_fate(Fate::is_dead).len() - self.letters.len();
         let (journal, vhost) = (&self.journal, &self.vhost);
-        self.daemon
-            .wait_until("all is done or dead", WORK_TIMEOUT, |daemon| {
-                assert!(daemon.is_alive(), "it ended\n{}", daemon.log_tail());
-                lines(journal).len() >= runs
-                    && vhost
-                        .ready(DEAD)
-                        .is_some_and(|ready| ready as usize >= letters)
-            });
+        self.daemon.wait_until("all is done or dead", WORK_TIMEOUT, |daemon| {
+            assert!(daemon.is_alive(), "it ended\n{}", daemon.log_tail());
+            lines(journal).len() >= runs && vhost.ready(DEAD).is_some_and(|ready| ready as usize >= letters)
+        });
     }
 
     /// Empties the dead-letter queue; what lay there is judged all the same.
     pub fn take_dead_letters(&mut self) {
         for letter in self.vhost.drain(DEAD) {
             let id = letter.properties.message_id().clone();
-            *self
-                .letters
-                .entry(id.expect("ours have an id"))
-                .or_default() += 1;
+            *self.letters.entry(id.expect("ours have an id")).or_default() += 1;
         }
     }
 
     /// Call it when the daemon has crashed: notes what was recorded by then, and which runs were in vain.
     pub fn note_crash(&mut self) {
-        wait_until("handlers end with their daemon", DAEMON_TIMEOUT, || {
-            !self.daemon.has_processes()
-        });
+        wait_until("handlers end with their daemon", DAEMON_TIMEOUT, || !self.daemon.has_processes());
         let lines = lines(&self.journal);
         let runs = lines.len();
         let records = Records::read(self.daemon.store_path());
@@ -273,14 +259,7 @@ impl Scene {
         let (dead, doubled) = self.judge_dead_letters();
         self.judge_records();
         let (runs, extra_runs) = self.judge_runs();
-        Verdict {
-            messages: self.published.len(),
-            crashes: self.crashes.in_vain.len(),
-            runs,
-            extra_runs,
-            dead,
-            doubled,
-        }
+        Verdict { messages: self.published.len(), crashes: self.crashes.in_vain.len(), runs, extra_runs, dead, doubled }
     }
 
     /// Nothing waits in the work queue or on the ladder.
@@ -302,9 +281,7 @@ impl Scene {
         let doubled: Vec<_> = found.iter().filter(|(_, count)| **count > 1).collect();
         let wrong: Vec<_> = doubled
             .iter()
-            .filter(|(key, count)| {
-                **count > 1 + self.crashes.in_vain.len() || !self.crashes.owed_dead.contains(*key)
-            })
+            .filter(|(key, count)| **count > 1 + self.crashes.in_vain.len() || !self.crashes.owed_dead.contains(*key))
             .collect();
         assert!(wrong.is_empty(), "dead letters too often: {wrong:?}");
         (dead.len(), doubled.len())
@@ -313,20 +290,10 @@ impl Scene {
     /// Every message that is to be done is recorded so, and no other.
     fn judge_records(&self) {
         let records = Records::read(self.daemon.store_path());
-        same(
-            "done",
-            &self.with_fate(|fate| !fate.is_dead()),
-            &records.done,
-        );
+        same("done", &self.with_fate(|fate| !fate.is_dead()), &records.done);
         // The mark that a copy was confirmed may follow the ack; a crash in between loses it, and nothing else does.
-        let unmarked: Vec<_> = records
-            .owed_dead
-            .difference(&self.crashes.owed_dead)
-            .collect();
-        assert!(
-            unmarked.is_empty(),
-            "dead letters that the store does not know to be confirmed: {unmarked:?}"
-        );
+        let unmarked: Vec<_> = records.owed_dead.difference(&self.crashes.owed_dead).collect();
+        assert!(unmarked.is_empty(), "dead letters that the store does not know to be confirmed: {unmarked:?}");
     }
 
     /// Each attempt ran, none after its record, and not more of them twice than were running at the crashes.
@@ -337,26 +304,16 @@ impl Scene {
             let attempt = (key.clone(), run.attempt);
             let recorded = [self.crashes.done.get(key), self.crashes.ended.get(&attempt)];
             for known in recorded.into_iter().flatten() {
-                assert!(
-                    number < *known,
-                    "{key} (attempt {}) ran again after its record",
-                    run.attempt
-                );
+                assert!(number < *known, "{key} (attempt {}) ran again after its record", run.attempt);
             }
             seen.insert(attempt);
         }
-        let needed = self
-            .published
-            .iter()
-            .flat_map(|(key, fate)| (1..=fate.attempts()).map(|attempt| (key.clone(), attempt)));
+        let needed =
+            self.published.iter().flat_map(|(key, fate)| (1..=fate.attempts()).map(|attempt| (key.clone(), attempt)));
         same("attempts that ran", &needed.collect(), &seen);
         let extra = lines.len() - self.runs_needed();
         let in_vain = &self.crashes.in_vain;
-        assert_eq!(
-            extra,
-            in_vain.iter().sum::<usize>(),
-            "runs that a crash explains"
-        );
+        assert_eq!(extra, in_vain.iter().sum::<usize>(), "runs that a crash explains");
         assert!(
             in_vain.iter().all(|runs| *runs <= self.concurrency),
             "more runs without a record than workers, by crash: {in_vain:?}"
@@ -365,11 +322,7 @@ impl Scene {
     }
 
     fn with_fate(&self, wanted: impl Fn(Fate) -> bool) -> BTreeSet<String> {
-        self.published
-            .iter()
-            .filter(|(_, fate)| wanted(**fate))
-            .map(|(key, _)| key.clone())
-            .collect()
+        self.published.iter().filter(|(_, fate)| wanted(**fate)).map(|(key, _)| key.clone()).collect()
     }
 }
 
@@ -381,26 +334,19 @@ fn lines(journal: &Journal) -> Vec<(String, Run)> {
 }
 
 /// How long a load may take on a busy machine.
-pub const WORK_TIMEOUT: Duration = Duration::from_secs(300);
+pub const WORK_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn same<T: Ord + std::fmt::Debug>(what: &str, expected: &BTreeSet<T>, found: &BTreeSet<T>) {
     let some = |set: Vec<&T>| format!("{} such as {:?}", set.len(), &set[..set.len().min(5)]);
     let missing: Vec<_> = expected.difference(found).collect();
     let surplus: Vec<_> = found.difference(expected).collect();
-    assert!(
-        missing.is_empty() && surplus.is_empty(),
-        "{what}: missing {}; too many {}",
-        some(missing),
-        some(surplus)
-    );
+    assert!(missing.is_empty() && surplus.is_empty(), "{what}: missing {}; too many {}", some(missing), some(surplus));
 }
 
 /// A number from the environment, for the long form of a test.
 pub fn number_from(name: &str, default: usize) -> usize {
     match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
         Err(_) => default,
     }
 }

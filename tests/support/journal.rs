@@ -23,10 +23,7 @@ impl Journal {
     /// Writes the handler into `folder`. It appends its line first (one write with `O_APPEND`, so lines never mix), then
     /// does what `then` says in shell: `exit 75`, `[ "$WARREND_ATTEMPT" -gt 1 ]`, `sleep 5`, or nothing.
     pub fn new(folder: &Path, then: &str) -> Self {
-        let journal = Self {
-            script: folder.join("handler.sh"),
-            file: folder.join("journal"),
-        };
+        let journal = Self { script: folder.join("handler.sh"), file: folder.join("journal") };
         let program = format!(
             "printf '%s %s %s\\n' \"$WARREND_KEY\" \"$WARREND_ATTEMPT\" \"$$\" >>'{}'\n{then}\n",
             journal.file.display()
@@ -43,13 +40,8 @@ impl Journal {
     /// Every run with its message key, in order. A key may hold spaces, not newlines.
     pub fn lines(&self) -> Vec<(String, Run)> {
         let text = fs::read(&self.file).unwrap_or_default();
-        let parse_or_fail = |line| {
-            parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"))
-        };
-        String::from_utf8_lossy(&text)
-            .lines()
-            .map(parse_or_fail)
-            .collect()
+        let parse_or_fail = |line| parse(line).unwrap_or_else(|| panic!("a line of the journal is broken: {line:?}"));
+        String::from_utf8_lossy(&text).lines().map(parse_or_fail).collect()
     }
 
     /// Every run by message key, in the order of the journal.
@@ -64,6 +56,12 @@ impl Journal {
     /// Its length in bytes: grows with each run, and costs less to ask than the runs.
     pub fn bytes(&self) -> u64 {
         fs::metadata(&self.file).map_or(0, |file| file.len())
+    }
+
+    /// The attempt numbers of one key, in the order of its runs.
+    pub fn attempts(&self, key: &str) -> Vec<u32> {
+        let runs = self.lines().into_iter();
+        runs.filter(|(of, _)| of == key).map(|(_, run)| run.attempt).collect()
     }
 
     /// How many runs there were.
