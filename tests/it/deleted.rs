@@ -1,7 +1,5 @@
 //! Somebody else deletes what the daemon uses on the broker, while it runs.
 
-use std::time::Duration;
-
 use amiquip::{AmqpProperties, AmqpValue, FieldTable};
 
 use crate::scene::{DEAD, Fate, QUEUE, Scene, Setup};
@@ -22,6 +20,9 @@ fn started(setup: &Setup) -> Scene {
 fn works_as_ever(scene: &mut Scene) {
     scene.publish_fates([Fate::Plain, Fate::Again, Fate::Rejected, Fate::Failing]);
     scene.wait_until_settled();
+    scene.daemon.wait_until("status is healthy", DAEMON_TIMEOUT, |daemon| {
+        daemon.status().is_some_and(|status| status["healthy"] == true)
+    });
 }
 
 #[test]
