@@ -196,8 +196,10 @@ struct Job {
     wait_time: Durations,
     counts: inspect::Counted,
     last_delivery: Instant,
-    /// What is wrong with the broker or the topology, for `status`.
+    /// What is wrong with the broker or the topology, for `status`; until a queue is consumed.
     trouble: Option<String>,
+    /// The same of copies that the broker refuses; until it takes them.
+    copy_trouble: Option<String>,
 
     /// The time of this turn of the loop. Read once, when the wait ends: a clock read for each message would cost more
     /// than its place in the schedule.
@@ -250,6 +252,7 @@ impl Job {
             counts: inspect::Counted::default(),
             last_delivery: now,
             trouble: None,
+            copy_trouble: None,
             now,
             at: UnixMillis::now(),
             config,

@@ -52,12 +52,18 @@ impl Job {
             Ok(()) => {
                 failpoint::hit("after-publish");
                 self.marks.extend(self.machine.forwarded(self.now, published.ticket));
+                if self.refused.is_empty() {
+                    self.copy_trouble = None;
+                }
             }
             Err(reason) => {
                 let reason = format!("a copy could not be published: {reason}");
-                warn!("job {}: {reason}", self.config.name);
+                // One line when it begins, not one for every copy and every try.
+                if self.copy_trouble.is_none() {
+                    warn!("job {}: {reason}; trying again", self.config.name);
+                }
                 self.counters.last_error = Some(reason.clone());
-                self.trouble = Some(reason);
+                self.copy_trouble = Some(reason);
                 self.refused.push(published.ticket);
                 self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
             }
