@@ -31,7 +31,7 @@ fn a_deleted_queue_is_declared_again_and_consumed() {
     scene.vhost.delete_queue(QUEUE);
     wait_until("the queue has a consumer", DAEMON_TIMEOUT, || scene.vhost.consumers(QUEUE) == Some(1));
     works_as_ever(&mut scene);
-    scene.finish();
+    scene.stop();
     scene.judge();
 }
 
@@ -45,7 +45,7 @@ fn a_queue_that_others_replaced_is_consumed_and_its_retries_come_back() {
     works_as_ever(&mut scene);
     let log = scene.daemon.log_tail();
     assert_eq!(scene.daemon.counter("work", "reconnects"), 0, "{log}");
-    scene.finish();
+    scene.stop();
     scene.judge();
 }
 
@@ -61,7 +61,7 @@ fn a_queue_replaced_under_running_handlers_harms_no_later_message() {
         scene.vhost.replace(QUEUE, &FieldTable::new());
     }
     works_as_ever(&mut scene);
-    scene.finish();
+    scene.stop();
     scene.judge();
 }
 
@@ -80,7 +80,7 @@ fn a_queue_that_may_not_be_created_is_waited_for() {
     });
     scene.vhost.declare(QUEUE);
     works_as_ever(&mut scene);
-    scene.finish();
+    scene.stop();
     scene.judge();
 }
 
@@ -96,6 +96,6 @@ fn copies_reach_a_dead_letter_queue_and_a_ladder_that_were_deleted() {
         scene.vhost.delete_queue(SECOND);
         works_as_ever(&mut scene);
     }
-    scene.finish();
+    scene.stop();
     scene.judge();
 }

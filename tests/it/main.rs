@@ -12,5 +12,7 @@ mod failures;
 mod hostile;
 mod once;
 mod order;
+mod outage;
 mod scene;
+mod second;
 mod tools;
