@@ -3,6 +3,7 @@
 //! One process owns a store at a time, and in it one thread writes: the recorder. Every job thread has a read-only
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
+mod filter;
 mod migrate;
 mod reader;
 mod recorder;

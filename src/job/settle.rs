@@ -72,7 +72,11 @@ impl Job {
 
     /// Step 3. One batch at a time: while it is being committed, the next one grows.
     pub(super) fn record(&mut self) {
-        self.records.append(&mut self.machine.due());
+        let due = self.machine.due();
+        for key in due.iter().filter_map(|record| record.key.as_ref()) {
+            self.wiring.reader.expect(key);
+        }
+        self.records.extend(due);
         if self.recording || (self.records.is_empty() && self.marks.is_empty()) {
             return;
         }
