@@ -127,6 +127,7 @@ pub fn spawn(
         backlog: VecDeque::new(),
         alone: false,
         last_error: None,
+        trouble: None,
         unneeded: false,
         deadline: None,
     };
@@ -174,6 +175,8 @@ struct Worker {
     /// A suspect is under way, and nothing else may be.
     alone: bool,
     last_error: Option<String>,
+    /// Why there is no connection, as it was told last.
+    trouble: Option<String>,
     /// All that could send requests are gone.
     unneeded: bool,
     /// Set once the publisher is to stop.
@@ -309,8 +312,19 @@ impl Worker {
 
     fn on_opened(&mut self, opened: Result<Line<Order>, BrokerError>) {
         match self.uplink.opened(opened) {
-            Ok(()) => log::info!("the publisher is connected"),
-            Err(error) => self.complain(error.to_string()),
+            Ok(()) => {
+                log::info!("the publisher is connected");
+                self.trouble = None;
+            }
+            Err(error) => {
+                let why = error.to_string();
+                // One line when it begins, not one for every try.
+                if self.trouble.as_ref() != Some(&why) {
+                    log::warn!("publisher: {why}; trying again");
+                }
+                self.trouble = Some(why.clone());
+                self.last_error = Some(why);
+            }
         }
     }
 
