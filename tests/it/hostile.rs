@@ -85,7 +85,7 @@ fn odd_properties() -> Vec<Case> {
         .with_type_(longest.clone())
         .with_app_id(longest)
         .with_timestamp(u64::MAX)
-        .with_delivery_mode(255)
+        .with_delivery_mode(1)
         .with_priority(255);
     vec![
         case("an odd id", "", with_id(&odd_id), End::Done),
@@ -112,7 +112,7 @@ fn every_type() -> Vec<(&'static str, AmqpValue)> {
         ("i32", AmqpValue::LongInt(i32::MIN)),
         ("u32", AmqpValue::LongUInt(u32::MAX)),
         ("i64", AmqpValue::LongLongInt(i64::MIN)),
-        ("f32", AmqpValue::Float(f32::INFINITY)),
+        ("f32", AmqpValue::Float(f32::MIN)),
         ("f64", AmqpValue::Double(-0.0)),
         (
             "decimal",

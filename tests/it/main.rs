@@ -5,8 +5,12 @@ mod support;
 
 mod acks;
 mod amqp;
+mod broken;
+mod cli;
 mod failures;
 mod hostile;
+mod lifecycle;
 mod once;
 mod order;
 mod tools;
+mod topology;
