@@ -51,8 +51,8 @@ build: deps
 	cargo build --release --locked
 
 demo: deps-broker
-	@echo 'building warrend (about a minute the first time)'
-	@cargo build --locked --quiet
+	@echo 'building warrend (two to three minutes of CPU time the first time)'
+	@cargo build --locked
 	@bash $(support)/demo.sh
 
 # Some tests restart their broker: they bring a node of their own, so RabbitMQ is installed in any case.

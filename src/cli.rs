@@ -145,10 +145,7 @@ pub struct Failure {
 impl Failure {
     /// With a sentence.
     pub fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self {
-            exit,
-            text: text.into(),
-        }
+        Self { exit, text: text.into() }
     }
 }
 
@@ -165,10 +162,7 @@ mod tests {
 
     #[test]
     fn the_configuration_may_stand_before_or_after_the_subcommand() {
-        for line in [
-            ["warrend", "-c", "x.toml", "status"],
-            ["warrend", "status", "--config", "x.toml"],
-        ] {
+        for line in [["warrend", "-c", "x.toml", "status"], ["warrend", "status", "--config", "x.toml"]] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
         }

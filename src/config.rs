@@ -82,11 +82,7 @@ pub struct BrokerHost {
 
 impl std::fmt::Debug for BrokerHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "BrokerHost({self}, vhost {:?}, user {:?})",
-            self.vhost, self.user
-        )
+        write!(f, "BrokerHost({self}, vhost {:?}, user {:?})", self.vhost, self.user)
     }
 }
 

@@ -60,23 +60,17 @@ impl Control {
         let listener = bind(path)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (path, stopped) = (path.to_owned(), Arc::clone(&stopping));
-        let thread = std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || {
-                for client in listener.incoming() {
-                    if stopped.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if let Err(error) = client.and_then(|client| serve(client, &panel)) {
-                        debug!("control: a client was lost: {error}");
-                    }
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for client in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
                 }
-            })?;
-        Ok(Self {
-            path,
-            stopping,
-            thread,
-        })
+                if let Err(error) = client.and_then(|client| serve(client, &panel)) {
+                    debug!("control: a client was lost: {error}");
+                }
+            }
+        })?;
+        Ok(Self { path, stopping, thread })
     }
 
     /// Ends the thread and removes the socket.
@@ -91,18 +85,12 @@ impl Control {
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
     match UnixStream::connect(path) {
         Ok(_) => {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another warrend answers on it",
-            ));
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another warrend answers on it"));
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)?;
@@ -122,9 +110,7 @@ fn serve(mut client: UnixStream, panel: &Panel) -> io::Result<()> {
     BufReader::new((&client).take(LONGEST)).read_line(&mut line)?;
     let answer = match serde_json::from_str(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
-        Err(error) => Answer::Error {
-            error: format!("not a request: {error}"),
-        },
+        Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
@@ -157,17 +143,11 @@ pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
     })?;
     let deadline = Instant::now() + 4 * PATIENCE;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream
-        .set_read_timeout(Some(deadline - Instant::now()))
-        .map_err(failed)?;
-    let mut line =
-        serde_json::to_string(request).map_err(|error| AskError::Failed(error.to_string()))?;
+    stream.set_read_timeout(Some(deadline - Instant::now())).map_err(failed)?;
+    let mut line = serde_json::to_string(request).map_err(|error| AskError::Failed(error.to_string()))?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(failed)?;
     let mut answer = String::new();
-    BufReader::new(stream)
-        .read_line(&mut answer)
-        .map_err(failed)?;
-    serde_json::from_str(&answer)
-        .map_err(|error| AskError::Failed(format!("its answer makes no sense: {error}")))
+    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+    serde_json::from_str(&answer).map_err(|error| AskError::Failed(format!("its answer makes no sense: {error}")))
 }

@@ -55,21 +55,13 @@ impl std::fmt::Display for DaemonError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::SocketInUse(path) => {
-                write!(
-                    f,
-                    "another warrend answers on {}: stop it, or set another control.socket",
-                    path.display()
-                )
+                write!(f, "another warrend answers on {}: stop it, or set another control.socket", path.display())
             }
             Self::System { doing, error } => write!(f, "cannot {doing}: {error}"),
-            Self::Ended(thread) => write!(
-                f,
-                "the thread {thread} ended on its own, which is a bug; its log says why"
-            ),
-            Self::Hung(thread) => write!(
-                f,
-                "the thread {thread} did not end in time; nothing that was recorded is lost"
-            ),
+            Self::Ended(thread) => write!(f, "the thread {thread} ended on its own, which is a bug; its log says why"),
+            Self::Hung(thread) => {
+                write!(f, "the thread {thread} did not end in time; nothing that was recorded is lost")
+            }
         }
     }
 }
@@ -129,17 +121,14 @@ impl Daemon {
         let broker = Arc::new(config.broker);
         let beat = beats.add("recorder");
         let alive = Alive::new("recorder", signals);
-        let recorder = Recorder::spawn(store, retention, move || beat.tick(), alive)
-            .map_err(system("start the recorder"))?;
+        let recorder =
+            Recorder::spawn(store, retention, move || beat.tick(), alive).map_err(system("start the recorder"))?;
         let capacity = jobs.len() * job::COPY_CREDIT + 1;
         let beat = beats.add("publisher");
         let alive = Alive::new("publisher", signals);
         let publisher = publisher::spawn(Arc::clone(&broker), capacity, move || beat.tick(), alive)
             .map_err(system("start the publisher"))?;
-        let host = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let mut handles = Vec::new();
         for (job, (id, reader)) in jobs.into_iter().zip(ids) {
             let name = format!("job:{}", job.name);
@@ -157,10 +146,7 @@ impl Daemon {
             handles.push(job::spawn(job, wiring).map_err(system("start a job's threads"))?);
         }
         let panel = Panel {
-            jobs: handles
-                .iter()
-                .map(|job| (Arc::clone(&job.name), job.commands.clone()))
-                .collect(),
+            jobs: handles.iter().map(|job| (Arc::clone(&job.name), job.commands.clone())).collect(),
             recorder: recorder.requests.clone(),
             publisher: publisher.inspect.clone(),
             started,
@@ -170,39 +156,20 @@ impl Daemon {
             if error.kind() == io::ErrorKind::AddrInUse {
                 DaemonError::SocketInUse(config.control.socket.clone())
             } else {
-                DaemonError::System {
-                    doing: "open the control socket",
-                    error,
-                }
+                DaemonError::System { doing: "open the control socket", error }
             }
         })?;
         let watchdog = Watchdog::new(beats);
-        Ok(Self {
-            shutdown: config.shutdown,
-            panel,
-            recorder,
-            publisher,
-            jobs: handles,
-            control,
-            watchdog,
-        })
+        Ok(Self { shutdown: config.shutdown, panel, recorder, publisher, jobs: handles, control, watchdog })
     }
 
     /// Waits for a reason to stop, then stops.
     fn serve(mut self, signals: &Receiver<Signal>, until_empty: bool) -> Result<(), DaemonError> {
         self.watchdog.ready(self.jobs.len());
-        info!(
-            "warrend {} runs {} jobs",
-            env!("CARGO_PKG_VERSION"),
-            self.jobs.len()
-        );
+        info!("warrend {} runs {} jobs", env!("CARGO_PKG_VERSION"), self.jobs.len());
         let mut empty = 0;
         loop {
-            let patience = if until_empty {
-                EMPTY_POLL
-            } else {
-                self.watchdog.interval()
-            };
+            let patience = if until_empty { EMPTY_POLL } else { self.watchdog.interval() };
             match signals.recv_timeout(patience) {
                 Ok(Signal::Stop) => break,
                 Ok(Signal::Gone(thread)) => return Err(self.on_gone(thread)),
@@ -214,11 +181,7 @@ impl Daemon {
             self.watchdog.feed();
             // Twice in a row: between two questions of the first time a message may have moved from one job's queue to
             // another's.
-            empty = if until_empty && self.panel.is_empty() {
-                empty + 1
-            } else {
-                0
-            };
+            empty = if until_empty && self.panel.is_empty() { empty + 1 } else { 0 };
             if empty == 2 {
                 break;
             }
@@ -240,10 +203,7 @@ impl Daemon {
         let until = Instant::now() + self.shutdown.timeout;
         self.panel.stopping.store(true, Ordering::Relaxed);
         self.watchdog.stopping();
-        info!(
-            "stopping: running handlers have {} s to finish",
-            self.shutdown.timeout.as_secs()
-        );
+        info!("stopping: running handlers have {} s to finish", self.shutdown.timeout.as_secs());
         for job in &self.jobs {
             tell(job, Command::Drain(until));
         }
@@ -291,7 +251,5 @@ fn tell(job: &JobHandle, command: Command) {
 }
 
 fn join(thread: JoinHandle<()>, name: &str) -> Result<(), DaemonError> {
-    thread
-        .join()
-        .map_err(|_| DaemonError::Ended(format!("job:{name}")))
+    thread.join().map_err(|_| DaemonError::Ended(format!("job:{name}")))
 }

@@ -15,15 +15,10 @@ static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
 
 /// Reads the environment; called once by `main` before any thread starts.
 pub fn arm(setting: Option<&str>) {
-    let failpoint = setting
-        .filter(|setting| !setting.is_empty())
-        .map(|setting| {
-            let (name, count) = setting.split_once(':').unwrap_or((setting, "1"));
-            Failpoint {
-                name: name.to_owned(),
-                left: AtomicU64::new(count.parse().unwrap_or(1)),
-            }
-        });
+    let failpoint = setting.filter(|setting| !setting.is_empty()).map(|setting| {
+        let (name, count) = setting.split_once(':').unwrap_or((setting, "1"));
+        Failpoint { name: name.to_owned(), left: AtomicU64::new(count.parse().unwrap_or(1)) }
+    });
     // A second call changes nothing.
     let _ = FAILPOINT.set(failpoint);
 }

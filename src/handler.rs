@@ -39,9 +39,7 @@ impl Handler {
     /// [`Outcome::Broken`].
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
-            config::Handler::Command(config) => {
-                Self::Command(command::CommandHandler::new(config, context))
-            }
+            config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
             config::Handler::Discard => Self::Discard,
         }
     }
@@ -67,10 +65,7 @@ pub struct Stop(Arc<OwnedFd>);
 impl Stop {
     /// A stop that is not raised. Fails where the process has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?)))
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
     /// Raises it for good; raising it again changes nothing.
@@ -116,11 +111,7 @@ mod tests {
     fn each_kind_runs_its_tasks() {
         let context = Arc::new(command::tests::context());
         let config = config::Command {
-            argv: vec![
-                "/bin/sh".into(),
-                "-c".into(),
-                "read line; exit $line".into(),
-            ],
+            argv: vec!["/bin/sh".into(), "-c".into(), "read line; exit $line".into()],
             timeout: std::time::Duration::from_secs(60),
             kill_grace: std::time::Duration::ZERO,
             env: std::collections::BTreeMap::new(),
@@ -134,9 +125,6 @@ mod tests {
             assert_ne!(command.run(&task, &stop), Outcome::Done);
             assert_eq!(discard.run(&task, &stop), Outcome::Done);
         }
-        assert_eq!(
-            command.run(&command::tests::task(b"0\n"), &stop),
-            Outcome::Done
-        );
+        assert_eq!(command.run(&command::tests::task(b"0\n"), &stop), Outcome::Done);
     }
 }

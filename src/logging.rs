@@ -52,18 +52,9 @@ mod tests {
 
     #[test]
     fn the_library_that_prints_passwords_is_never_heard() {
-        let logger = env_logger::Builder::new()
-            .filter_level(LevelFilter::Trace)
-            .build();
+        let logger = env_logger::Builder::new().filter_level(LevelFilter::Trace).build();
         let logger = Discreet(logger);
-        let enabled = |target| {
-            logger.enabled(
-                &Metadata::builder()
-                    .target(target)
-                    .level(log::Level::Error)
-                    .build(),
-            )
-        };
+        let enabled = |target| logger.enabled(&Metadata::builder().target(target).level(log::Level::Error).build());
         assert!(!enabled("amiquip"));
         assert!(!enabled("amiquip::io_loop::handshake_state"));
         assert!(enabled("warrend::job"));

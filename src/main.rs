@@ -9,6 +9,8 @@ mod control;
 mod daemon;
 mod failpoint;
 mod handler;
+#[cfg(test)]
+mod house;
 mod job;
 mod logging;
 mod panel;
@@ -57,15 +59,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
 }
 
-fn check(
-    path: &std::path::Path,
-    format: Format,
-    out: &mut dyn std::io::Write,
-) -> Result<Exit, Failure> {
+fn check(path: &std::path::Path, format: Format, out: &mut dyn std::io::Write) -> Result<Exit, Failure> {
     let format = match format {
-        Format::Text => cli::check::Format::Text {
-            color: has_color(&std::io::stderr()),
-        },
+        Format::Text => cli::check::Format::Text { color: has_color(&std::io::stderr()) },
         Format::Json => cli::check::Format::Json,
     };
     let mut err = std::io::stderr();

@@ -34,11 +34,7 @@ impl Panel {
     /// decides how long it takes.
     pub fn status(&self) -> Status {
         let until = Instant::now() + PATIENCE;
-        let jobs: Vec<_> = self
-            .jobs
-            .iter()
-            .map(|(name, job)| (name, ask(job, Command::Inspect)))
-            .collect();
+        let jobs: Vec<_> = self.jobs.iter().map(|(name, job)| (name, ask(job, Command::Inspect))).collect();
         let store = ask(&self.recorder, store::Request::Inspect);
         let publisher = ask(&self.publisher, |reply| reply);
 
@@ -55,14 +51,8 @@ impl Panel {
     /// Whether every job says that nothing is left to do.
     pub fn is_empty(&self) -> bool {
         let until = Instant::now() + PATIENCE;
-        let answers: Vec<_> = self
-            .jobs
-            .iter()
-            .map(|(_, job)| ask(job, Command::IsEmpty))
-            .collect();
-        answers
-            .iter()
-            .all(|answer| wait(answer, until) == Some(true))
+        let answers: Vec<_> = self.jobs.iter().map(|(_, job)| ask(job, Command::IsEmpty)).collect();
+        answers.iter().all(|answer| wait(answer, until) == Some(true))
     }
 
     fn blank(&self) -> Status {
@@ -75,10 +65,7 @@ impl Panel {
             state: if stopping { "stopping" } else { "running" }.to_owned(),
             healthy: false,
             problems: Vec::new(),
-            broker: report::Broker {
-                connected: true,
-                ..report::Broker::default()
-            },
+            broker: report::Broker { connected: true, ..report::Broker::default() },
             store: report::Store::default(),
             jobs: std::collections::BTreeMap::new(),
         }
@@ -100,13 +87,8 @@ fn wait<A>(answer: &Receiver<A>, until: Instant) -> Option<A> {
 fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
     let Some(inspection) = answer else {
         status.broker.connected = false;
-        status.problems.push(format!(
-            "job {name} does not answer: it waits for RabbitMQ or for the disk"
-        ));
-        let silent = report::Job {
-            state: "silent".to_owned(),
-            ..report::Job::default()
-        };
+        status.problems.push(format!("job {name} does not answer: it waits for RabbitMQ or for the disk"));
+        let silent = report::Job { state: "silent".to_owned(), ..report::Job::default() };
         status.jobs.insert(name.to_owned(), silent);
         return;
     };
@@ -127,9 +109,7 @@ fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
 fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
     let Some(publisher) = answer else {
         status.broker.connected = false;
-        status
-            .problems
-            .push("the publisher does not answer: it waits for RabbitMQ".to_owned());
+        status.problems.push("the publisher does not answer: it waits for RabbitMQ".to_owned());
         return;
     };
     status.broker.connected &= publisher.connected;
@@ -140,18 +120,14 @@ fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
         status.problems.push(problem.to_owned());
     }
     if !publisher.connected {
-        let reason = publisher
-            .last_error
-            .unwrap_or_else(|| "not connected yet".to_owned());
+        let reason = publisher.last_error.unwrap_or_else(|| "not connected yet".to_owned());
         status.problems.push(format!("publisher: {reason}"));
     }
 }
 
 fn add_store(status: &mut Status, answer: Option<store::StoreReport>) {
     let Some(store) = answer else {
-        status
-            .problems
-            .push("the recorder does not answer: it waits for the disk".to_owned());
+        status.problems.push("the recorder does not answer: it waits for the disk".to_owned());
         return;
     };
     status.problems.extend(store.problem);
@@ -161,8 +137,6 @@ fn add_store(status: &mut Status, answer: Option<store::StoreReport>) {
         bytes: store.bytes,
         wal_bytes: store.wal_bytes,
         commits: Some(store.commits),
-        last_commit_ms: store
-            .last_commit
-            .map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
+        last_commit_ms: store.last_commit.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
     };
 }

@@ -56,11 +56,7 @@ impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Locked { path, pid } => {
-                write!(
-                    f,
-                    "another warrend holds the store (process {pid}, lock {}): stop it first",
-                    path.display()
-                )
+                write!(f, "another warrend holds the store (process {pid}, lock {}): stop it first", path.display())
             }
             Self::TooNew { path, found, known } => write!(
                 f,
@@ -68,9 +64,7 @@ impl std::fmt::Display for StoreError {
                  install the newer version again",
                 path.display()
             ),
-            Self::Full => f.write_str(
-                "the disk of the store is full: make room, and the work goes on by itself",
-            ),
+            Self::Full => f.write_str("the disk of the store is full: make room, and the work goes on by itself"),
             Self::Failed { doing, reason } => write!(f, "the store cannot {doing}: {reason}"),
         }
     }
@@ -80,10 +74,7 @@ impl std::error::Error for StoreError {}
 
 impl StoreError {
     fn failed(doing: impl Into<String>, reason: impl std::fmt::Display) -> Self {
-        Self::Failed {
-            doing: doing.into(),
-            reason: reason.to_string(),
-        }
+        Self::Failed { doing: doing.into(), reason: reason.to_string() }
     }
 
     fn sqlite(doing: &str, error: &rusqlite::Error) -> Self {
@@ -107,40 +98,26 @@ impl Store {
     /// Locks, opens and migrates the store, making its folder where it is missing.
     pub fn open(config: &config::Store) -> Result<Self, StoreError> {
         let path = config.path.clone();
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
-            fs::create_dir_all(folder).map_err(|error| {
-                StoreError::failed(format!("make its folder {}", folder.display()), error)
-            })?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)
+                .map_err(|error| StoreError::failed(format!("make its folder {}", folder.display()), error))?;
         }
         let lock = lock(&path)?;
-        let opening = |error: &rusqlite::Error| {
-            StoreError::sqlite(&format!("open {}", path.display()), error)
-        };
+        let opening = |error: &rusqlite::Error| StoreError::sqlite(&format!("open {}", path.display()), error);
         let mut connection = Connection::open(&path).map_err(|error| opening(&error))?;
         set_up(&connection, config.synchronous).map_err(|error| opening(&error))?;
         migrate::migrate(&mut connection, &path)?;
-        Ok(Self {
-            path,
-            connection,
-            _lock: lock,
-        })
+        Ok(Self { path, connection, _lock: lock })
     }
 
     /// The number of a job, given at its first use.
     pub fn job_id(&self, name: &str) -> Result<JobId, StoreError> {
         let insert = "INSERT INTO jobs (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
-        let found = self.connection.execute(insert, [name]).and_then(|_| {
-            self.connection
-                .query_row("SELECT id FROM jobs WHERE name = ?1", [name], |row| {
-                    row.get(0)
-                })
-        });
-        found
-            .map(JobId)
-            .map_err(|error| StoreError::sqlite("register a job", &error))
+        let found = self
+            .connection
+            .execute(insert, [name])
+            .and_then(|_| self.connection.query_row("SELECT id FROM jobs WHERE name = ?1", [name], |row| row.get(0)));
+        found.map(JobId).map_err(|error| StoreError::sqlite("register a job", &error))
     }
 
     /// A read-only handle for one job.
@@ -174,15 +151,8 @@ fn lock(store: &Path) -> Result<File, StoreError> {
     let mut path = store.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
-    let failed = |error: &dyn std::fmt::Display| {
-        StoreError::failed(format!("lock {}", path.display()), error)
-    };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
+    let failed = |error: &dyn std::fmt::Display| StoreError::failed(format!("lock {}", path.display()), error);
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.as_mut().map_err(|error| failed(error))?;
     match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -190,19 +160,12 @@ fn lock(store: &Path) -> Result<File, StoreError> {
             let mut pid = String::new();
             // The other instance may not have written it yet.
             let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-            let pid = if known {
-                pid.trim().to_owned()
-            } else {
-                "unknown".to_owned()
-            };
+            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
             return Err(StoreError::Locked { path, pid });
         }
         Err(error) => return Err(failed(&error)),
     }
-    let write = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     write.map_err(|error| failed(&error))?;
     file.try_clone().map_err(|error| failed(&error))
 }
@@ -224,10 +187,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Store::open(&config(&folder)).unwrap();
         let refused = Store::open(&config(&folder)).unwrap_err().to_string();
-        assert!(
-            refused.contains(&format!("process {}", std::process::id())),
-            "{refused}"
-        );
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
         Store::open(&config(&folder)).unwrap();
     }
@@ -236,16 +196,10 @@ mod tests {
     fn a_newer_schema_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&config(&folder)).unwrap();
-        store
-            .connection
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
+        store.connection.pragma_update(None, "user_version", 99).unwrap();
         drop(store);
         let refused = Store::open(&config(&folder)).unwrap_err();
-        assert!(
-            matches!(refused, StoreError::TooNew { found: 99, .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, StoreError::TooNew { found: 99, .. }), "{refused}");
     }
 
     #[test]
@@ -265,14 +219,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
         fs::create_dir_all(config.path.parent().unwrap()).unwrap();
-        fs::write(
-            &config.path,
-            "not a database, but long enough to be read as a header ".repeat(30),
-        )
-        .unwrap();
-        assert!(matches!(
-            Store::open(&config),
-            Err(StoreError::Failed { .. })
-        ));
+        fs::write(&config.path, "not a database, but long enough to be read as a header ".repeat(30)).unwrap();
+        assert!(matches!(Store::open(&config), Err(StoreError::Failed { .. })));
     }
 }

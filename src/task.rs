@@ -19,9 +19,7 @@ pub struct UnixMillis(pub i64);
 impl UnixMillis {
     /// The wall clock. Only the outer layers call this; `policy` takes times as arguments.
     pub fn now() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }
@@ -88,9 +86,7 @@ impl MessageKey {
         match (self.0.first(), <[u8; 16]>::try_from(rest)) {
             (Some(1), Ok(id)) => uuid::Uuid::from_bytes(id).hyphenated().to_string(),
             (Some(2), Ok(id)) => uuid::Uuid::from_bytes(id).simple().to_string(),
-            (Some(3), _) => rest.iter().fold("sha256:".to_owned(), |text, byte| {
-                format!("{text}{byte:02x}")
-            }),
+            (Some(3), _) => rest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")),
             (_, _) => String::from_utf8_lossy(rest).into_owned(),
         }
     }
@@ -179,11 +175,7 @@ impl HeaderValue {
 
     /// The value as text, where it is text.
     pub fn as_text(&self) -> Option<&str> {
-        if let Self::Text(text) = self {
-            Some(text)
-        } else {
-            None
-        }
+        if let Self::Text(text) = self { Some(text) } else { None }
     }
 }
 
@@ -280,15 +272,8 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// All classes, for tests and tables.
-    pub const ALL: [Self; 7] = [
-        Self::Failed,
-        Self::Rejected,
-        Self::Timeout,
-        Self::Crashed,
-        Self::Oversize,
-        Self::Undecodable,
-        Self::NoKey,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Failed, Self::Rejected, Self::Timeout, Self::Crashed, Self::Oversize, Self::Undecodable, Self::NoKey];
 
     /// The wire and display form.
     pub fn as_str(self) -> &'static str {

@@ -5,9 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amiquip::{
-    AmqpValue, Auth, Connection, ConnectionOptions, ConnectionTuning, Error, FieldTable,
-};
+use amiquip::{AmqpValue, Auth, Connection, ConnectionOptions, ConnectionTuning, Error, FieldTable};
 use rustix::net::sockopt;
 
 use super::deadline::{cut, cut_after};
@@ -88,39 +86,27 @@ fn read_password(config: &config::Broker) -> Result<Option<String>, BrokerError>
             let line = text.strip_suffix('\n').unwrap_or(&text);
             Ok(Some(line.strip_suffix('\r').unwrap_or(line).to_owned()))
         }
-        Err(error) => Err(BrokerError::PasswordFile {
-            path: path.clone(),
-            reason: system(&error),
-        }),
+        Err(error) => Err(BrokerError::PasswordFile { path: path.clone(), reason: system(&error) }),
     }
 }
 
 /// One host: dial, then the AMQP handshake.
 fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Link, BrokerError> {
     let timeout = config.connect_timeout;
-    let unreachable = |reason| BrokerError::Unreachable {
-        host: host.to_string(),
-        reason,
-    };
+    let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
     let socket = dial(host, timeout).map_err(unreachable)?;
     let prepared = prepare(&socket).and_then(|()| Ok((socket.try_clone()?, socket)));
     let (socket, stream) = prepared.map_err(|error| unreachable(system(&error)))?;
-    let stream =
-        mio::net::TcpStream::from_stream(stream).map_err(|error| unreachable(system(&error)))?;
+    let stream = mio::net::TcpStream::from_stream(stream).map_err(|error| unreachable(system(&error)))?;
     // No timeout of the library's own: it looks at the clock only while nothing arrives, and it reports a timeout
     // during the login as a wrong password.
     let options = ConnectionOptions::default()
-        .auth(Auth::Plain {
-            username: host.user.clone(),
-            password: password.to_owned(),
-        })
+        .auth(Auth::Plain { username: host.user.clone(), password: password.to_owned() })
         .virtual_host(host.vhost.as_str())
         .heartbeat(u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX))
         .frame_max(FRAME_MAX)
         .information(Some(format!("warrend {}", env!("CARGO_PKG_VERSION"))));
-    let (opened, overdue) = cut_after(&socket, timeout, || {
-        Connection::insecure_open_stream(stream, options, tuning())
-    });
+    let (opened, overdue) = cut_after(&socket, timeout, || Connection::insecure_open_stream(stream, options, tuning()));
     match opened {
         Ok(connection) if !overdue => Ok(Link {
             server: server_name(connection.server_properties()),
@@ -130,8 +116,13 @@ fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Li
             vhost: host.vhost.clone(),
         }),
         Err(error) if !overdue => Err(handshake_error(host, &error)),
+        Err(Error::InvalidCredentials) => Err(unreachable(format!(
+            "no answer to the login of the user {:?} within {timeout:?}; check user name and password (RabbitMQ answers \
+             a wrong one only after 3 s)",
+            host.user
+        ))),
         Ok(_) | Err(_) => Err(unreachable(format!(
-            "the AMQP handshake was not finished after {timeout:?}; is this the broker's AMQP port?"
+            "the AMQP handshake was not finished within {timeout:?}; is this the broker's AMQP port?"
         ))),
     }
 }
@@ -142,9 +133,7 @@ fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Li
 /// would block our thread. All that we send is bounded before it is sent: acks by the prefetch, publishes by the window
 /// of unconfirmed ones.
 fn tuning() -> ConnectionTuning {
-    ConnectionTuning::default()
-        .buffered_writes_high_water(usize::MAX)
-        .mem_channel_bound(64)
+    ConnectionTuning::default().buffered_writes_high_water(usize::MAX).mem_channel_bound(64)
 }
 
 /// A TCP connection to one of the host's addresses, within `timeout` in all.
@@ -161,10 +150,7 @@ fn dial(host: &BrokerHost, timeout: Duration) -> Result<TcpStream, String> {
         match TcpStream::connect_timeout(address, share) {
             Ok(socket) => return Ok(socket),
             Err(error) => {
-                reason = format!(
-                    "{}; check that the broker runs and that broker.urls is right",
-                    system(&error)
-                );
+                reason = format!("{}; check that the broker runs and that broker.urls is right", system(&error));
             }
         }
     }
@@ -208,38 +194,20 @@ fn prepare(socket: &TcpStream) -> std::io::Result<()> {
 /// What a failed handshake means. The password appears nowhere.
 fn handshake_error(host: &BrokerHost, error: &Error) -> BrokerError {
     let (user, vhost) = (&host.user, &host.vhost);
-    let refused = |reason| BrokerError::Refused {
-        host: host.to_string(),
-        reason,
-    };
-    let unreachable = |reason| BrokerError::Unreachable {
-        host: host.to_string(),
-        reason,
-    };
+    let refused = |reason| BrokerError::Refused { host: host.to_string(), reason };
+    let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
     if matches!(error, Error::InvalidCredentials) {
-        let only = if user == "guest" {
-            " (guest may log in from the broker's machine only)"
-        } else {
-            ""
-        };
-        return refused(format!(
-            "the user {user:?}: check user name and password{only}"
-        ));
+        let only = if user == "guest" { " (guest may log in from the broker's machine only)" } else { "" };
+        return refused(format!("the user {user:?}: check user name and password{only}"));
     }
     if let Some(closed) = connection_closed(error) {
         return if closed.code == NOT_ALLOWED || closed.code == ACCESS_REFUSED {
-            refused(format!(
-                "the virtual host {vhost:?} to the user {user:?}: {}",
-                closed.text
-            ))
+            refused(format!("the virtual host {vhost:?} to the user {user:?}: {}", closed.text))
         } else {
             unreachable(format!("it ended the handshake: {}", closed.text))
         };
     }
-    if matches!(
-        error,
-        Error::UnexpectedSocketClose | Error::MalformedFrame | Error::IoErrorReadingSocket { .. }
-    ) {
+    if matches!(error, Error::UnexpectedSocketClose | Error::MalformedFrame | Error::IoErrorReadingSocket { .. }) {
         return unreachable(format!(
             "the AMQP handshake failed, {}; is this the broker's AMQP port, without TLS?",
             describe(error)
@@ -267,13 +235,6 @@ fn server_name(properties: &FieldTable) -> String {
         (Some(product), Some(version)) => format!("{product} {version}"),
         (Some(product), None) => product.to_owned(),
         (None, _) => "unknown".to_owned(),
-    }
-}
-
-impl Link {
-    /// Closes the connection in good order, or cuts it after `limit`.
-    pub(super) fn close(self, limit: Duration) {
-        close(self.connection, &self.socket, limit);
     }
 }
 

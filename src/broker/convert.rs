@@ -13,11 +13,7 @@ pub(super) fn from_amqp(properties: &AmqpProperties) -> Properties {
     Properties {
         content_type: properties.content_type().clone(),
         content_encoding: properties.content_encoding().clone(),
-        headers: properties
-            .headers()
-            .as_ref()
-            .map(headers_from_amqp)
-            .unwrap_or_default(),
+        headers: properties.headers().as_ref().map(headers_from_amqp).unwrap_or_default(),
         delivery_mode: *properties.delivery_mode(),
         priority: *properties.priority(),
         correlation_id: properties.correlation_id().clone(),
@@ -76,24 +72,15 @@ pub(super) fn to_amqp(properties: &Properties) -> AmqpProperties {
 
 /// The x-arguments of a queue.
 pub(super) fn arguments_to_amqp(arguments: &[(String, HeaderValue)]) -> FieldTable {
-    arguments
-        .iter()
-        .map(|(name, value)| (name.clone(), value_to_amqp(value)))
-        .collect()
+    arguments.iter().map(|(name, value)| (name.clone(), value_to_amqp(value))).collect()
 }
 
 fn headers_from_amqp(table: &FieldTable) -> Headers {
-    table
-        .iter()
-        .map(|(name, value)| (name.clone(), value_from_amqp(value)))
-        .collect()
+    table.iter().map(|(name, value)| (name.clone(), value_from_amqp(value))).collect()
 }
 
 fn headers_to_amqp(headers: &Headers) -> FieldTable {
-    headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value_to_amqp(value)))
-        .collect()
+    headers.iter().map(|(name, value)| (name.clone(), value_to_amqp(value))).collect()
 }
 
 fn value_from_amqp(value: &AmqpValue) -> HeaderValue {
@@ -108,14 +95,9 @@ fn value_from_amqp(value: &AmqpValue) -> HeaderValue {
         AmqpValue::LongLongInt(n) => HeaderValue::I64(*n),
         AmqpValue::Float(n) => HeaderValue::F32(*n),
         AmqpValue::Double(n) => HeaderValue::F64(*n),
-        AmqpValue::DecimalValue(n) => HeaderValue::Decimal {
-            scale: n.scale,
-            value: n.value,
-        },
+        AmqpValue::DecimalValue(n) => HeaderValue::Decimal { scale: n.scale, value: n.value },
         AmqpValue::LongString(text) => HeaderValue::Text(text.clone()),
-        AmqpValue::FieldArray(values) => {
-            HeaderValue::Array(values.iter().map(value_from_amqp).collect())
-        }
+        AmqpValue::FieldArray(values) => HeaderValue::Array(values.iter().map(value_from_amqp).collect()),
         AmqpValue::Timestamp(seconds) => HeaderValue::Timestamp(*seconds),
         AmqpValue::FieldTable(table) => HeaderValue::Table(headers_from_amqp(table)),
         AmqpValue::ByteArray(bytes) => HeaderValue::Bytes(bytes.clone()),
@@ -135,16 +117,11 @@ fn value_to_amqp(value: &HeaderValue) -> AmqpValue {
         HeaderValue::I64(n) => AmqpValue::LongLongInt(*n),
         HeaderValue::F32(n) => AmqpValue::Float(*n),
         HeaderValue::F64(n) => AmqpValue::Double(*n),
-        HeaderValue::Decimal { scale, value } => AmqpValue::DecimalValue(DecimalValue {
-            scale: *scale,
-            value: *value,
-        }),
+        HeaderValue::Decimal { scale, value } => AmqpValue::DecimalValue(DecimalValue { scale: *scale, value: *value }),
         HeaderValue::Text(text) => AmqpValue::LongString(text.clone()),
         HeaderValue::Bytes(bytes) => AmqpValue::ByteArray(bytes.clone()),
         HeaderValue::Timestamp(seconds) => AmqpValue::Timestamp(*seconds),
-        HeaderValue::Array(values) => {
-            AmqpValue::FieldArray(values.iter().map(value_to_amqp).collect())
-        }
+        HeaderValue::Array(values) => AmqpValue::FieldArray(values.iter().map(value_to_amqp).collect()),
         HeaderValue::Table(table) => AmqpValue::FieldTable(headers_to_amqp(table)),
         HeaderValue::Void => AmqpValue::Void,
     }
@@ -165,13 +142,7 @@ pub(super) fn full_properties() -> Properties {
         ("i64", HeaderValue::I64(i64::MIN)),
         ("f32", HeaderValue::F32(1.5)),
         ("f64", HeaderValue::F64(-0.25)),
-        (
-            "decimal",
-            HeaderValue::Decimal {
-                scale: 2,
-                value: 314,
-            },
-        ),
+        ("decimal", HeaderValue::Decimal { scale: 2, value: 314 }),
         ("text", text("Straße\0\n")),
         ("bytes", HeaderValue::Bytes(vec![0, 255, 10])),
         ("timestamp", HeaderValue::Timestamp(1_700_000_000)),
@@ -180,10 +151,7 @@ pub(super) fn full_properties() -> Properties {
     ];
     let mut headers: Headers = scalars.map(|(name, value)| (name.to_owned(), value)).into();
     let table = HeaderValue::Table(headers.clone());
-    headers.insert(
-        "array".to_owned(),
-        HeaderValue::Array(vec![table.clone(), text("after it")]),
-    );
+    headers.insert("array".to_owned(), HeaderValue::Array(vec![table.clone(), text("after it")]));
     headers.insert("table".to_owned(), table);
     headers.insert("no values".to_owned(), HeaderValue::Array(Vec::new()));
     Properties {
@@ -219,21 +187,11 @@ mod tests {
         // The test above would not see two conversions that are wrong in the same way.
         let sent = to_amqp(&full_properties());
         let table = sent.headers().clone().expect("there are headers");
-        let letters: String = [
-            "bool", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "f32", "f64",
-        ]
-        .into_iter()
-        .chain([
-            "decimal",
-            "text",
-            "bytes",
-            "timestamp",
-            "array",
-            "table",
-            "void",
-        ])
-        .map(|name| table[name].get_type().get_id())
-        .collect();
+        let letters: String = ["bool", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "f32", "f64"]
+            .into_iter()
+            .chain(["decimal", "text", "bytes", "timestamp", "array", "table", "void"])
+            .map(|name| table[name].get_type().get_id())
+            .collect();
         assert_eq!(letters, "tbBsuIilfdDSxTAFV");
     }
 

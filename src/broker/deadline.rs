@@ -13,23 +13,17 @@ use crossbeam_channel::RecvTimeoutError;
 /// Runs `call` and cuts `socket` if it has not returned after `limit`. Says also whether it came to that.
 ///
 /// Each use costs a short-lived thread, about 50 microseconds: not for the way of every message.
-pub(super) fn cut_after<R>(
-    socket: &TcpStream,
-    limit: Duration,
-    call: impl FnOnce() -> R,
-) -> (R, bool) {
+pub(super) fn cut_after<R>(socket: &TcpStream, limit: Duration, call: impl FnOnce() -> R) -> (R, bool) {
     thread::scope(|scope| {
         // Nothing is ever sent: the call's end drops the sender.
         let (returned, watched) = crossbeam_channel::bounded::<()>(0);
-        let guard = thread::Builder::new()
-            .name("deadline".to_owned())
-            .spawn_scoped(scope, move || {
-                let overdue = watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-                if overdue {
-                    cut(socket);
-                }
-                overdue
-            });
+        let guard = thread::Builder::new().name("deadline".to_owned()).spawn_scoped(scope, move || {
+            let overdue = watched.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if overdue {
+                cut(socket);
+            }
+            overdue
+        });
         let result = call();
         drop(returned);
         let overdue = match guard {
@@ -63,8 +57,7 @@ mod tests {
         let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let handle = socket.try_clone().unwrap();
         // The listener never answers, so only the cut ends this read.
-        let (read, overdue) =
-            cut_after(&handle, Duration::from_millis(20), || socket.read(&mut [0]));
+        let (read, overdue) = cut_after(&handle, Duration::from_millis(20), || socket.read(&mut [0]));
         assert_eq!(read.unwrap(), 0);
         assert!(overdue);
     }

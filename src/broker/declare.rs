@@ -1,8 +1,7 @@
 //! Carries out the steps of a topology on short-lived channels: a "no" of the broker closes the channel that asked.
 
 use amiquip::{
-    Channel, Connection, Error, ExchangeDeclareOptions, ExchangeType, FieldTable,
-    QueueDeclareOptions, Result,
+    Channel, Connection, Error, ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions, Result,
 };
 
 use super::convert::arguments_to_amqp;
@@ -31,10 +30,7 @@ impl From<Error> for Trouble {
 /// them surfaces when their channel is closed. A user who may not declare gets the slow way for the ladder too: it may
 /// stand already.
 pub(super) fn declare(connection: &mut Connection, steps: &[Step]) -> Result<(), Trouble> {
-    let mut desk = Desk {
-        connection,
-        channel: None,
-    };
+    let mut desk = Desk { connection, channel: None };
     let (wait, stream): (Vec<_>, Vec<_>) = steps.iter().partition(|step| is_foreign(step));
     for step in wait {
         desk.carefully(step)?;
@@ -84,14 +80,12 @@ impl Desk<'_> {
     /// One step with all its round trips: look first, create only what is missing.
     fn carefully(&mut self, step: &Step) -> Result<(), Trouble> {
         let (presence, looked) = match step {
-            Step::Queue { name, presence, .. } => (
-                presence,
-                self.ask(|channel| channel.queue_declare_passive(name).map(drop)),
-            ),
-            Step::Exchange { name, presence, .. } => (
-                presence,
-                self.ask(|channel| channel.exchange_declare_passive(name).map(drop)),
-            ),
+            Step::Queue { name, presence, .. } => {
+                (presence, self.ask(|channel| channel.queue_declare_passive(name).map(drop)))
+            }
+            Step::Exchange { name, presence, .. } => {
+                (presence, self.ask(|channel| channel.exchange_declare_passive(name).map(drop)))
+            }
             Step::BindQueue { .. } | Step::BindExchange { .. } => {
                 return Ok(self.ask(|channel| perform(channel, step, Answer::Awaited))?);
             }
@@ -100,9 +94,7 @@ impl Desk<'_> {
             (Ok(()), _) => Ok(()),
             (Err(error), presence) if is_missing(&error) => match presence {
                 Presence::Required => Err(Trouble::Missing(missing(step))),
-                Presence::Wanted | Presence::Ours => {
-                    Ok(self.ask(|channel| perform(channel, step, Answer::Awaited))?)
-                }
+                Presence::Wanted | Presence::Ours => Ok(self.ask(|channel| perform(channel, step, Answer::Awaited))?),
             },
             (Err(error), _) => Err(error.into()),
         }
@@ -135,18 +127,13 @@ enum Answer {
 
 fn perform(channel: &Channel, step: &Step, answer: Answer) -> Result<()> {
     match (step, answer) {
-        (Step::Exchange { name, kind, .. }, Answer::Awaited) => channel
-            .exchange_declare(exchange_type(kind), name, durable_exchange())
-            .map(drop),
-        (Step::Exchange { name, kind, .. }, Answer::Unasked) => channel
-            .exchange_declare_nowait(exchange_type(kind), name, durable_exchange())
-            .map(drop),
-        (
-            Step::Queue {
-                name, arguments, ..
-            },
-            answer,
-        ) => {
+        (Step::Exchange { name, kind, .. }, Answer::Awaited) => {
+            channel.exchange_declare(exchange_type(kind), name, durable_exchange()).map(drop)
+        }
+        (Step::Exchange { name, kind, .. }, Answer::Unasked) => {
+            channel.exchange_declare_nowait(exchange_type(kind), name, durable_exchange()).map(drop)
+        }
+        (Step::Queue { name, arguments, .. }, answer) => {
             let options = QueueDeclareOptions {
                 durable: true,
                 exclusive: false,
@@ -158,48 +145,23 @@ fn perform(channel: &Channel, step: &Step, answer: Answer) -> Result<()> {
                 Answer::Unasked => channel.queue_declare_nowait(name, options).map(drop),
             }
         }
-        (
-            Step::BindQueue {
-                queue,
-                exchange,
-                routing_key,
-            },
-            Answer::Awaited,
-        ) => channel.queue_bind(queue, exchange, routing_key, FieldTable::new()),
-        (
-            Step::BindQueue {
-                queue,
-                exchange,
-                routing_key,
-            },
-            Answer::Unasked,
-        ) => channel.queue_bind_nowait(queue, exchange, routing_key, FieldTable::new()),
-        (
-            Step::BindExchange {
-                destination,
-                source,
-                routing_key,
-            },
-            Answer::Awaited,
-        ) => channel.exchange_bind(destination, source, routing_key, FieldTable::new()),
-        (
-            Step::BindExchange {
-                destination,
-                source,
-                routing_key,
-            },
-            Answer::Unasked,
-        ) => channel.exchange_bind_nowait(destination, source, routing_key, FieldTable::new()),
+        (Step::BindQueue { queue, exchange, routing_key }, Answer::Awaited) => {
+            channel.queue_bind(queue, exchange, routing_key, FieldTable::new())
+        }
+        (Step::BindQueue { queue, exchange, routing_key }, Answer::Unasked) => {
+            channel.queue_bind_nowait(queue, exchange, routing_key, FieldTable::new())
+        }
+        (Step::BindExchange { destination, source, routing_key }, Answer::Awaited) => {
+            channel.exchange_bind(destination, source, routing_key, FieldTable::new())
+        }
+        (Step::BindExchange { destination, source, routing_key }, Answer::Unasked) => {
+            channel.exchange_bind_nowait(destination, source, routing_key, FieldTable::new())
+        }
     }
 }
 
 fn durable_exchange() -> ExchangeDeclareOptions {
-    ExchangeDeclareOptions {
-        durable: true,
-        auto_delete: false,
-        internal: false,
-        arguments: FieldTable::new(),
-    }
+    ExchangeDeclareOptions { durable: true, auto_delete: false, internal: false, arguments: FieldTable::new() }
 }
 
 fn exchange_type(kind: &str) -> ExchangeType {
@@ -219,9 +181,9 @@ fn is_missing(error: &Error) -> bool {
 /// What to tell about a queue that had to be there.
 fn missing(step: &Step) -> String {
     match step {
-        Step::Queue { name, .. } => format!(
-            "queue {name:?} does not exist and declare = \"passive\": create it, or set declare = \"create\""
-        ),
+        Step::Queue { name, .. } => {
+            format!("queue {name:?} does not exist and declare = \"passive\": create it, or set declare = \"create\"")
+        }
         Step::Exchange { name, .. } => format!("exchange {name:?} does not exist: create it"),
         Step::BindQueue { .. } | Step::BindExchange { .. } => "a binding is missing".to_owned(),
     }

@@ -15,6 +15,11 @@ pub(super) const CONNECTION_FORCED: u16 = 320;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 /// AMQP reply code of a queue or exchange that is not there.
 pub(super) const NOT_FOUND: u16 = 404;
+/// AMQP reply code of arguments that differ from those that stand.
+pub(super) const PRECONDITION_FAILED: u16 = 406;
+
+/// The reason that is told where a call had to be cut.
+pub(super) const NO_ANSWER: &str = "the broker did not answer in time";
 
 /// Why the broker could not be used. Each variant is a branch of some caller; all of them can heal, so the daemon keeps
 /// trying after every one.
@@ -68,11 +73,9 @@ impl fmt::Display for BrokerError {
                 write!(f, "lost the connection to RabbitMQ at {host}: {reason}")
             }
             Self::Topology { host, reason } => write!(f, "{reason} (RabbitMQ at {host})"),
-            Self::PasswordFile { path, reason } => write!(
-                f,
-                "cannot read the password file {}: {reason}; check broker.password_file",
-                path.display()
-            ),
+            Self::PasswordFile { path, reason } => {
+                write!(f, "cannot read the password file {}: {reason}; check broker.password_file", path.display())
+            }
         }
     }
 }
@@ -91,10 +94,7 @@ pub(super) struct Closed {
 /// The reason that the broker gave for closing a channel, where that is what happened. The connection still stands.
 pub(super) fn channel_closed(error: &Error) -> Option<Closed> {
     if let Error::ServerClosedChannel { code, message, .. } = error {
-        Some(Closed {
-            code: *code,
-            text: one_line(message),
-        })
+        Some(Closed { code: *code, text: one_line(message) })
     } else {
         None
     }
@@ -103,10 +103,7 @@ pub(super) fn channel_closed(error: &Error) -> Option<Closed> {
 /// The reason that the broker gave for closing the whole connection, where it gave one.
 pub(super) fn connection_closed(error: &Error) -> Option<Closed> {
     if let Error::ServerClosedConnection { code, message } = error {
-        Some(Closed {
-            code: *code,
-            text: one_line(message),
-        })
+        Some(Closed { code: *code, text: one_line(message) })
     } else {
         None
     }
@@ -144,15 +141,11 @@ pub(super) fn describe(error: &Error) -> String {
         | Error::UnknownConsumerTag { .. } => "the broker sent what was not expected",
         Error::ConnectionTimeout => "the handshake took too long",
         Error::ClientClosedConnection | Error::ClientClosedChannel => "it was closed from here",
-        Error::ExhaustedChannelIds | Error::UnavailableChannelId { .. } => {
-            "the broker allows no more channels on it"
-        }
+        Error::ExhaustedChannelIds | Error::UnavailableChannelId { .. } => "the broker allows no more channels on it",
         Error::UnsupportedAuthMechanism { .. } => "the broker does not offer PLAIN logins",
         Error::UnsupportedLocale { .. } => "the broker does not offer the locale en_US",
         Error::FrameMaxTooSmall { .. } => "the broker's frame_max is below 4096",
-        Error::SaslSecureNotSupported => {
-            "the broker asked for a challenge that PLAIN does not have"
-        }
+        Error::SaslSecureNotSupported => "the broker asked for a challenge that PLAIN does not have",
         Error::InvalidCredentials => "the broker hung up after the login",
         Error::EventLoopClientDropped | Error::EventLoopDropped => "its thread ended",
         Error::IoThreadPanic => "its thread panicked",
@@ -182,18 +175,12 @@ pub(super) fn system(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_lowercase().chain(letters).collect())
-        .unwrap_or_default()
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Words of the broker, made fit for one line of a log: names in them can hold anything.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(500)
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 #[cfg(test)]
@@ -208,17 +195,8 @@ mod tests {
             message: "NOT_FOUND - no queue 'a\nb\u{1b}[31m' in vhost '/'".to_owned(),
         };
         let text = "NOT_FOUND - no queue 'a b [31m' in vhost '/'".to_owned();
-        assert_eq!(
-            describe(&error),
-            format!("the broker closed the channel: {text}")
-        );
-        assert_eq!(
-            channel_closed(&error),
-            Some(Closed {
-                code: NOT_FOUND,
-                text
-            })
-        );
+        assert_eq!(describe(&error), format!("the broker closed the channel: {text}"));
+        assert_eq!(channel_closed(&error), Some(Closed { code: NOT_FOUND, text }));
     }
 
     #[test]

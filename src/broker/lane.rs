@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use amiquip::{
-    AmqpProperties, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error, Result,
-};
+use amiquip::{AmqpProperties, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error, Result};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::convert::from_amqp;
@@ -21,7 +19,7 @@ pub(super) struct Lane<'c> {
     /// The front one is read. A cancelled consumer stays until it is read empty; only the last can be a live one.
     consumers: VecDeque<Consumer<'c>>,
     subscribed: bool,
-    tokens: Tokens,
+    tokens: Tokens<Delivery>,
 }
 
 /// What a lane's consumer had to say.
@@ -40,13 +38,7 @@ pub(super) enum Heard<'c> {
 
 impl<'c> Lane<'c> {
     pub(super) fn new(queue: &Arc<str>, channel: &'c Channel) -> Self {
-        Self {
-            queue: queue.clone(),
-            channel,
-            consumers: VecDeque::new(),
-            subscribed: false,
-            tokens: Tokens::default(),
-        }
+        Self { queue: queue.clone(), channel, consumers: VecDeque::new(), subscribed: false, tokens: Tokens::new() }
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
@@ -57,9 +49,7 @@ impl<'c> Lane<'c> {
     pub(super) fn subscribe(&mut self, prefetch: u16) -> Result<()> {
         // Per consumer, not global: quorum queues know no other.
         self.channel.qos(0, prefetch, false)?;
-        let consumer = self
-            .channel
-            .basic_consume(&*self.queue, ConsumerOptions::default())?;
+        let consumer = self.channel.basic_consume(&*self.queue, ConsumerOptions::default())?;
         self.consumers.push_back(consumer);
         self.subscribed = true;
         Ok(())
@@ -95,10 +85,9 @@ impl<'c> Lane<'c> {
                         return Some(Heard::Cancelled(ended));
                     }
                 }
-                Ok(
-                    ConsumerMessage::ServerClosedChannel(error)
-                    | ConsumerMessage::ServerClosedConnection(error),
-                ) => return Some(Heard::Lost(error)),
+                Ok(ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error)) => {
+                    return Some(Heard::Lost(error));
+                }
                 Ok(ConsumerMessage::ClientClosedChannel) => {
                     return Some(Heard::Lost(Error::ClientClosedChannel));
                 }
@@ -133,17 +122,13 @@ impl<'c> Lane<'c> {
             body: mem::take(&mut delivery.body),
         };
         delivery.properties = AmqpProperties::default();
-        self.tokens.keep(delivery);
+        self.tokens.keep(tag, delivery);
         (tag, message)
     }
 
     /// Sends an ack without waiting.
     pub(super) fn ack(&mut self, tag: u64, multiple: bool) -> Result<()> {
-        let token = if multiple {
-            self.tokens.take_through(tag)
-        } else {
-            self.tokens.take(tag)
-        };
+        let token = if multiple { self.tokens.take_through(tag) } else { self.tokens.take(tag) };
         match token {
             Some(token) if multiple => token.ack_multiple(self.channel),
             Some(token) => token.ack(self.channel),
@@ -161,10 +146,7 @@ impl<'c> Lane<'c> {
 
     /// An unknown tag would make the broker close the channel, so nothing is sent.
     fn not_open(&self, tag: u64) -> Result<()> {
-        log::error!(
-            "internal error: tag {tag} of queue {:?} is settled and not open",
-            self.queue
-        );
+        log::error!("internal error: tag {tag} of queue {:?} is settled and not open", self.queue);
         Ok(())
     }
 }

@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-use amiquip::{Channel, Confirm, ConnectionBlockedNotification, Error, Publish, Result, Return};
+use amiquip::{Channel, Confirm, ConnectionBlockedNotification, Error, Publish, Return};
 use crossbeam_channel::Receiver;
 
 use super::connect::{Link, close};
 use super::convert::to_amqp;
 use super::deadline::cut_after;
-use super::error::{
-    BrokerError, CONNECTION_FORCED, Closed, channel_closed, connection_closed, describe,
-};
+use super::error::{BrokerError, CONNECTION_FORCED, Closed, NO_ANSWER, channel_closed, connection_closed, describe};
 use super::outgoing::Outgoing;
 use super::window::{Settled, Window};
 
 /// How long the broker may take to open a channel and to put it into confirm mode.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How long closing may take before the socket is cut.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Unconfirmed bytes, beyond which nothing more is sent. A single larger message still goes out, alone.
 const MAX_UNCONFIRMED_BYTES: usize = 8 << 20;
@@ -37,6 +35,10 @@ pub(super) struct Line<T> {
     confirms: Receiver<Confirm>,
     returns: Receiver<Return>,
     window: Window<T>,
+    /// The first error of a publish. The library tells why a channel was closed only once, to whoever asks first.
+    symptom: Option<Error>,
+    /// Whether the broker has confirmed anything.
+    useful: bool,
     wire: Wire,
 }
 
@@ -49,13 +51,9 @@ pub(super) enum Fallen {
 }
 
 impl Wire {
-    pub(super) fn new(mut link: Link) -> std::result::Result<Self, BrokerError> {
+    pub(super) fn new(mut link: Link) -> Result<Self, BrokerError> {
         match link.connection.listen_for_connection_blocked() {
-            Ok(notes) => Ok(Self {
-                link,
-                notes,
-                blocked: false,
-            }),
+            Ok(notes) => Ok(Self { link, notes, blocked: false }),
             Err(error) => Err(Self::lost(link, &error, false)),
         }
     }
@@ -67,21 +65,14 @@ impl Wire {
     /// Closes the connection and says why it was lost.
     fn lost(link: Link, symptom: &Error, overdue: bool) -> BrokerError {
         let last = close(link.connection, &link.socket, CLOSE_LIMIT);
-        let reason = if overdue {
-            "the broker did not answer in time".to_owned()
-        } else {
-            describe(last.as_ref().unwrap_or(symptom))
-        };
-        BrokerError::Lost {
-            host: link.host,
-            reason,
-        }
+        let reason = if overdue { NO_ANSWER.to_owned() } else { describe(last.as_ref().unwrap_or(symptom)) };
+        BrokerError::Lost { host: link.host, reason }
     }
 }
 
 impl<T> Line<T> {
     /// Opens a channel on the wire and puts it into confirm mode. Blocks for a few round trips.
-    pub(super) fn open(mut wire: Wire) -> std::result::Result<Self, BrokerError> {
+    pub(super) fn open(mut wire: Wire) -> Result<Self, BrokerError> {
         let connection = &mut wire.link.connection;
         let (opened, overdue) = cut_after(&wire.link.socket, OPEN_LIMIT, || {
             let channel = connection.open_channel(None)?;
@@ -91,13 +82,9 @@ impl<T> Line<T> {
             Ok((channel, confirms, returns))
         });
         match opened {
-            Ok((channel, confirms, returns)) => Ok(Self {
-                channel,
-                confirms,
-                returns,
-                window: Window::new(),
-                wire,
-            }),
+            Ok((channel, confirms, returns)) => {
+                Ok(Self { channel, confirms, returns, window: Window::new(), symptom: None, useful: false, wire })
+            }
             Err(error) => Err(Wire::lost(wire.link, &error, overdue)),
         }
     }
@@ -121,6 +108,11 @@ impl<T> Line<T> {
         self.wire.blocked
     }
 
+    /// Whether this line has got a message through.
+    pub(super) fn is_useful(&self) -> bool {
+        self.useful
+    }
+
     /// Publishes that are not confirmed yet.
     pub(super) fn unconfirmed(&self) -> usize {
         self.window.len()
@@ -128,9 +120,7 @@ impl<T> Line<T> {
 
     /// Whether another publish may go out now, with `most` unconfirmed ones at a time.
     pub(super) fn has_room(&self, most: usize) -> bool {
-        !self.wire.blocked
-            && self.window.len() < most
-            && self.window.bytes() < MAX_UNCONFIRMED_BYTES
+        !self.wire.blocked && self.window.len() < most && self.window.bytes() < MAX_UNCONFIRMED_BYTES
     }
 
     /// Sends a message that [`Outgoing::check`] let through. A failure shows as the end of [`Self::confirms`], with the
@@ -144,27 +134,22 @@ impl<T> Line<T> {
             immediate: false,
             properties: to_amqp(&outgoing.properties),
         };
-        if let Err(error) = self
-            .channel
-            .basic_publish(outgoing.exchange.as_str(), publish)
-        {
-            log::debug!("a publish was not sent: {}", describe(&error));
+        let sent = self.channel.basic_publish(outgoing.exchange.as_str(), publish);
+        if let Err(error) = sent {
+            self.symptom.get_or_insert(error);
         }
     }
 
     /// What one confirm settles.
     pub(super) fn confirmed(&mut self, confirm: Confirm) -> Vec<Settled<T>> {
+        self.useful = true;
         // All returns that came before this confirm are in by now: see `Window`.
         for came in self.returns.try_iter() {
             self.window.returned(&came);
         }
         match confirm {
-            Confirm::Ack(what) => self
-                .window
-                .confirmed(what.delivery_tag, what.multiple, true),
-            Confirm::Nack(what) => self
-                .window
-                .confirmed(what.delivery_tag, what.multiple, false),
+            Confirm::Ack(what) => self.window.confirmed(what.delivery_tag, what.multiple, true),
+            Confirm::Nack(what) => self.window.confirmed(what.delivery_tag, what.multiple, false),
         }
     }
 
@@ -187,47 +172,28 @@ impl<T> Line<T> {
 
     /// Called once when [`Self::confirms`] has ended: what was not confirmed, in order, and what is left of the line.
     pub(super) fn fell(self) -> (Vec<(Outgoing, T)>, Fallen) {
-        let Self {
-            channel,
-            window,
-            wire,
-            ..
-        } = self;
+        let Self { channel, window, symptom, wire, .. } = self;
         let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
-        let fallen = match closed.as_ref().err().and_then(channel_closed) {
+        let symptom = symptom.or(closed.err()).unwrap_or(Error::EventLoopDropped);
+        let fallen = match channel_closed(&symptom) {
             Some(why) => Fallen::Channel(why, Box::new(wire)),
             None => {
-                let symptom = closed.err().unwrap_or(Error::EventLoopDropped);
-                let Link {
-                    connection,
-                    socket,
-                    host,
-                    ..
-                } = wire.link;
+                let Link { connection, socket, host, .. } = wire.link;
                 let last = close(connection, &socket, CLOSE_LIMIT).unwrap_or(symptom);
                 let why = connection_closed(&last).filter(|why| why.code != CONNECTION_FORCED);
-                Fallen::Connection(
-                    BrokerError::Lost {
-                        host,
-                        reason: describe(&last),
-                    },
-                    why,
-                )
+                let reason = describe(&last);
+                Fallen::Connection(BrokerError::Lost { host, reason }, why)
             }
         };
         (window.into_unconfirmed().collect(), fallen)
     }
 
-    /// Closes channel and connection in good order, or cuts them after 2 s. What is unconfirmed is forgotten.
+    /// Closes channel and connection in good order, or cuts them after 1 s. What is unconfirmed is forgotten.
     pub(super) fn close(self) {
         let Self { channel, wire, .. } = self;
-        let (closed, _): (Result<()>, bool) =
-            cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
+        let (closed, _) = cut_after(&wire.link.socket, CLOSE_LIMIT, || channel.close());
         if let Err(error) = closed {
-            log::debug!(
-                "the publishing channel was not closed in order: {}",
-                describe(&error)
-            );
+            log::debug!("the publishing channel was not closed in order: {}", describe(&error));
         }
         close(wire.link.connection, &wire.link.socket, CLOSE_LIMIT);
     }

@@ -44,27 +44,17 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broker(error) => error.fmt(f),
-            Self::Refused {
-                confirmed: 0,
-                reason,
-            } => f.write_str(reason),
+            Self::Refused { confirmed: 0, reason } => f.write_str(reason),
             Self::Refused { confirmed, reason } => {
                 write!(f, "{reason} ({confirmed} messages were confirmed before)")
             }
-            Self::Stalled {
-                confirmed,
-                blocked: true,
-            } => write!(
+            Self::Stalled { confirmed, blocked: true } => write!(
                 f,
                 "RabbitMQ blocks publishers: it is short of memory or disk ({confirmed} messages were confirmed before)"
             ),
-            Self::Stalled {
-                confirmed,
-                blocked: false,
-            } => write!(
-                f,
-                "RabbitMQ confirmed nothing for {STALL:?} ({confirmed} messages were confirmed before)"
-            ),
+            Self::Stalled { confirmed, blocked: false } => {
+                write!(f, "RabbitMQ confirmed nothing for {STALL:?} ({confirmed} messages were confirmed before)")
+            }
         }
     }
 }
@@ -87,10 +77,7 @@ pub fn declare(config: &config::Broker, steps: &[Step]) -> Result<(), BrokerErro
 /// confirmed the last one.
 ///
 /// Nothing is tried again. After an error, messages that were under way may have arrived.
-pub fn publish_all(
-    config: &config::Broker,
-    messages: impl IntoIterator<Item = Outgoing>,
-) -> Result<u64, PublishError> {
+pub fn publish_all(config: &config::Broker, messages: impl IntoIterator<Item = Outgoing>) -> Result<u64, PublishError> {
     let link = connect(config, fastrand::usize(..))?;
     let mut line = Line::open(Wire::new(link)?)?;
     let mut confirmed = 0;
@@ -99,10 +86,7 @@ pub fn publish_all(
     if let Err(End::Fell) = ended {
         let (_, fallen) = line.fell();
         return Err(match fallen {
-            Fallen::Channel(why, _) => PublishError::Refused {
-                confirmed,
-                reason: why.text,
-            },
+            Fallen::Channel(why, _) => PublishError::Refused { confirmed, reason: why.text },
             Fallen::Connection(error, _) => error.into(),
         });
     }

@@ -66,37 +66,25 @@ impl Outgoing {
         for (name, text) in short_texts {
             let length = text.map_or(0, |text| text.len());
             if length > SHORT {
-                return Err(format!(
-                    "{name} has {length} bytes, and AMQP allows {SHORT}"
-                ));
+                return Err(format!("{name} has {length} bytes, and AMQP allows {SHORT}"));
             }
             size += 1 + length;
         }
         if let Some(name) = long_header_name(&properties.headers) {
             let length = name.len();
-            return Err(format!(
-                "a header's name has {length} bytes, and AMQP allows {SHORT}"
-            ));
+            return Err(format!("a header's name has {length} bytes, and AMQP allows {SHORT}"));
         }
         // Delivery mode, priority, timestamp; absent properties are counted too, which errs on the safe side.
         size += 1 + 1 + 8 + table_size(&properties.headers);
         if size > FRAME_MAX as usize {
-            return Err(format!(
-                "its properties and headers take {size} bytes, and a frame holds {FRAME_MAX}"
-            ));
+            return Err(format!("its properties and headers take {size} bytes, and a frame holds {FRAME_MAX}"));
         }
         Ok(())
     }
 }
 
 fn long_header_name(headers: &Headers) -> Option<&String> {
-    headers.iter().find_map(|(name, value)| {
-        if name.len() > SHORT {
-            Some(name)
-        } else {
-            long_name_within(value)
-        }
-    })
+    headers.iter().find_map(|(name, value)| if name.len() > SHORT { Some(name) } else { long_name_within(value) })
 }
 
 fn long_name_within(value: &HeaderValue) -> Option<&String> {
@@ -123,10 +111,7 @@ fn long_name_within(value: &HeaderValue) -> Option<&String> {
 
 /// Bytes of a header table on the wire, its length field included.
 fn table_size(headers: &Headers) -> usize {
-    4 + headers
-        .iter()
-        .map(|(name, value)| 1 + name.len() + value_size(value))
-        .sum::<usize>()
+    4 + headers.iter().map(|(name, value)| 1 + name.len() + value_size(value)).sum::<usize>()
 }
 
 /// Bytes of a header value on the wire, its type letter included.
@@ -164,10 +149,7 @@ mod tests {
     fn check(change: impl FnOnce(&mut Outgoing), expected: Result<(), &str>) {
         let mut message = outgoing(full_properties());
         change(&mut message);
-        assert_eq!(
-            message.check().as_ref().map_err(String::as_str).copied(),
-            expected
-        );
+        assert_eq!(message.check().as_ref().map_err(String::as_str).copied(), expected);
     }
 
     #[test]
@@ -184,10 +166,7 @@ mod tests {
         check(|_| {}, Ok(()));
         check(|message| message.routing_key = "k".repeat(255), Ok(()));
         let text = HeaderValue::Text("x".repeat(100_000));
-        check(
-            |message| drop(message.properties.headers.insert("x".to_owned(), text)),
-            Ok(()),
-        );
+        check(|message| drop(message.properties.headers.insert("x".to_owned(), text)), Ok(()));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::task::{Copy, Ticket};
 /// Unconfirmed publishes at a time: enough to fill the way to a broker and back.
 const MAX_UNCONFIRMED: usize = 256;
 
-/// The longest wait, and so the longest time between two beats.
+/// The longest wait for anything to happen.
 const TICK: Duration = Duration::from_secs(2);
 
 /// A copy to publish, and where the answer goes.
@@ -87,14 +87,9 @@ pub struct Publisher {
 
 impl Publisher {
     /// Lets the publisher finish what it has and what waits in `requests`, until `deadline` at the latest, then closes its
-    /// connection (at most 4 s more) and waits for the thread. What is not confirmed by then gets no answer.
+    /// connection (at most 2 s more) and waits for the thread. What is not confirmed by then gets no answer.
     pub fn stop(self, deadline: Instant) {
-        let Self {
-            requests,
-            stop,
-            thread,
-            ..
-        } = self;
+        let Self { requests, stop, thread, .. } = self;
         drop(requests);
         // Fails only if the thread has ended already.
         let _ = stop.send(deadline);
@@ -131,18 +126,11 @@ pub fn spawn(
         unneeded: false,
         deadline: None,
     };
-    let thread = thread::Builder::new()
-        .name("publisher".to_owned())
-        .spawn(move || {
-            let _alive = alive;
-            worker.run();
-        })?;
-    Ok(Publisher {
-        requests,
-        inspect,
-        stop,
-        thread,
-    })
+    let thread = thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+        let _alive = alive;
+        worker.run();
+    })?;
+    Ok(Publisher { requests, inspect, stop, thread })
 }
 
 /// Where an answer goes.
@@ -184,6 +172,7 @@ struct Worker {
 }
 
 /// What the thread can wake up for.
+#[expect(clippy::large_enum_variant, reason = "made and consumed in one place, once a wake-up")]
 enum Event {
     Request(PublishRequest),
     /// Nobody can send a request any more.
@@ -237,9 +226,7 @@ impl Worker {
         let notes = line.map_or(&no_notes, Line::notes);
         let now = Instant::now();
         let waits = [self.uplink.due(), self.deadline].into_iter().flatten();
-        let wait = waits
-            .map(|at| at.saturating_duration_since(now))
-            .fold(TICK, Duration::min);
+        let wait = waits.map(|at| at.saturating_duration_since(now)).fold(TICK, Duration::min);
         select! {
             recv(requests) -> request => request.map_or(Event::Unneeded, Event::Request),
             recv(self.inspections) -> asker => asker.map_or(Event::Stop(now), Event::Inspect),
@@ -264,28 +251,15 @@ impl Worker {
 
     fn may_publish(&self) -> bool {
         let next_is_suspect = self.backlog.front().is_some_and(|(_, order)| order.suspect);
-        let most = if self.alone || next_is_suspect {
-            1
-        } else {
-            MAX_UNCONFIRMED
-        };
+        let most = if self.alone || next_is_suspect { 1 } else { MAX_UNCONFIRMED };
         self.uplink.line().is_some_and(|line| line.has_room(most))
     }
 
     fn on_request(&mut self, request: PublishRequest) {
         let PublishRequest { copy, reply } = request;
         let (exchange, routing_key) = topology::route(&copy.to);
-        let outgoing = Outgoing {
-            exchange,
-            routing_key,
-            properties: copy.properties,
-            body: Body::Task(copy.task),
-        };
-        let order = Order {
-            ticket: copy.ticket,
-            reply,
-            suspect: false,
-        };
+        let outgoing = Outgoing { exchange, routing_key, properties: copy.properties, body: Body::Task(copy.task) };
+        let order = Order { ticket: copy.ticket, reply, suspect: false };
         match outgoing.check() {
             Ok(()) => self.backlog.push_back((outgoing, order)),
             Err(why) => self.fail(order, format!("the copy cannot be sent: {why}")),
@@ -312,10 +286,7 @@ impl Worker {
 
     fn on_opened(&mut self, opened: Result<Line<Order>, BrokerError>) {
         match self.uplink.opened(opened) {
-            Ok(()) => {
-                log::info!("the publisher is connected");
-                self.trouble = None;
-            }
+            Ok(()) => self.trouble = None,
             Err(error) => {
                 let why = error.to_string();
                 // One line when it begins, not one for every try.
@@ -342,20 +313,14 @@ impl Worker {
         if let Some(why) = why {
             if unconfirmed.len() == 1 {
                 for (outgoing, order) in unconfirmed.drain(..) {
-                    let Outgoing {
-                        exchange,
-                        routing_key,
-                        ..
-                    } = outgoing;
+                    let Outgoing { exchange, routing_key, .. } = outgoing;
                     self.fail(
                         order,
                         format!("publishing to exchange {exchange:?} with routing key {routing_key:?} failed: {why}"),
                     );
                 }
             }
-            unconfirmed
-                .iter_mut()
-                .for_each(|(_, order)| order.suspect = true);
+            unconfirmed.iter_mut().for_each(|(_, order)| order.suspect = true);
         }
         for waiting in unconfirmed.into_iter().rev() {
             self.backlog.push_front(waiting);

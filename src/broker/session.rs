@@ -10,7 +10,8 @@ use super::connect::{Link, close};
 use super::deadline::cut_after;
 use super::declare::{self, Trouble};
 use super::error::{
-    BrokerError, CONNECTION_FORCED, NOT_FOUND, channel_closed, connection_closed, describe,
+    BrokerError, CONNECTION_FORCED, NO_ANSWER, NOT_FOUND, PRECONDITION_FAILED, channel_closed, connection_closed,
+    describe,
 };
 use super::lane::{Heard, Lane};
 use crate::config;
@@ -65,35 +66,21 @@ pub fn with_session<R>(
     queues: &[config::Queue],
     body: impl FnOnce(&mut Session<'_>) -> R,
 ) -> Result<R, BrokerError> {
-    let Link {
-        mut connection,
-        socket,
-        host,
-        vhost,
-        server,
-    } = link;
-    let (opened, _) = cut_after(&socket, CALL_LIMIT, || {
+    let Link { mut connection, socket, host, vhost, server } = link;
+    let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let alive = connection.listen_for_connection_blocked()?;
-        let channels: Result<Vec<_>, Error> = queues
-            .iter()
-            .map(|_| connection.open_channel(None))
-            .collect();
+        let channels: Result<Vec<_>, Error> = queues.iter().map(|_| connection.open_channel(None)).collect();
         Ok((channels?, alive))
     });
     let (channels, alive) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let last = close(connection, &socket, CLOSE_LIMIT).unwrap_or(error);
-            return Err(BrokerError::Lost {
-                host,
-                reason: describe(&last),
-            });
+            let reason = if overdue { NO_ANSWER.to_owned() } else { describe(&last) };
+            return Err(BrokerError::Lost { host, reason });
         }
     };
-    let lanes = queues
-        .iter()
-        .zip(&channels)
-        .map(|(queue, channel)| Lane::new(&queue.name, channel));
+    let lanes = queues.iter().zip(&channels).map(|(queue, channel)| Lane::new(&queue.name, channel));
     let mut session = Session {
         lanes: lanes.collect(),
         probe: None,
@@ -163,23 +150,26 @@ impl Session<'_> {
         let Some(connection) = &mut self.connection else {
             return Ok(());
         };
-        let (declared, overdue) = cut_after(&self.socket, DECLARE_LIMIT, || {
-            declare::declare(connection, steps)
-        });
-        match declared {
-            Ok(()) => Ok(()),
-            Err(Trouble::Missing(reason)) => Err(self.topology(reason)),
-            Err(Trouble::Broker(error)) => Err(
-                match channel_closed(&error).or_else(|| {
-                    // An exchange of an unknown type costs the whole connection.
-                    connection_closed(&error).filter(|why| why.code != CONNECTION_FORCED)
-                }) {
-                    Some(why) => {
-                        self.topology(format!("cannot declare what the job needs: {}", why.text))
+        let (declared, overdue) = cut_after(&self.socket, DECLARE_LIMIT, || declare::declare(connection, steps));
+        let error = match declared {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Missing(reason)) => return Err(self.topology(reason)),
+            Err(Trouble::Broker(error)) => error,
+        };
+        // An exchange of an unknown type costs the whole connection.
+        let hung_up = || connection_closed(&error).filter(|why| why.code != CONNECTION_FORCED);
+        match channel_closed(&error).or_else(hung_up) {
+            Some(why) => {
+                let hint = match why.code {
+                    PRECONDITION_FAILED => {
+                        "; the names warrend.delay.* are warrend's own: delete what has them with other arguments"
                     }
-                    None => self.lose(&error, overdue),
-                },
-            ),
+                    _ => "",
+                };
+                let text = why.text;
+                Err(self.topology(format!("cannot declare what the job needs: {text}{hint}")))
+            }
+            None => Err(self.lose(&error, overdue)),
         }
     }
 
@@ -196,8 +186,7 @@ impl Session<'_> {
             return Err(self.topology(format!("queue {name:?} does not exist")));
         }
         let lane = &mut self.lanes[queue];
-        let (subscribed, overdue) =
-            cut_after(&self.socket, CALL_LIMIT, || lane.subscribe(prefetch));
+        let (subscribed, overdue) = cut_after(&self.socket, CALL_LIMIT, || lane.subscribe(prefetch));
         subscribed.map_err(|error| self.lose(&error, overdue))
     }
 
@@ -235,11 +224,7 @@ impl Session<'_> {
         match self.lanes[queue].hear() {
             Some(Heard::Delivery(delivery)) => {
                 let (tag, message) = self.lanes[queue].keep(delivery);
-                let tag = DeliveryTag {
-                    session: self.number,
-                    queue,
-                    tag,
-                };
+                let tag = DeliveryTag { session: self.number, queue, tag };
                 Some(Incoming::Arrival { tag, message })
             }
             Some(Heard::Cancelled(consumer)) => {
@@ -303,9 +288,7 @@ impl Session<'_> {
     ) -> Result<(), BrokerError> {
         self.check_lost()?;
         match self.lanes.get_mut(tag.queue) {
-            Some(lane) if tag.session == self.number => {
-                send(lane).map_err(|error| self.lose(&error, false))
-            }
+            Some(lane) if tag.session == self.number => send(lane).map_err(|error| self.lose(&error, false)),
             Some(_) | None => {
                 log::error!("internal error: {tag:?} is not of session {}", self.number);
                 Ok(())
@@ -337,10 +320,7 @@ impl Session<'_> {
     }
 
     fn topology(&self, reason: String) -> BrokerError {
-        BrokerError::Topology {
-            host: self.host.clone(),
-            reason,
-        }
+        BrokerError::Topology { host: self.host.clone(), reason }
     }
 
     /// Marks the session as lost and finds out why: most symptoms say only that the library's thread has ended, and closing
@@ -350,20 +330,14 @@ impl Session<'_> {
             return known.clone();
         }
         let reason = if overdue {
-            "the broker did not answer in time".to_owned()
+            NO_ANSWER.to_owned()
         } else if channel_closed(symptom).is_some() {
             describe(symptom)
         } else {
-            let last = self
-                .connection
-                .take()
-                .and_then(|it| close(it, &self.socket, CLOSE_LIMIT));
+            let last = self.connection.take().and_then(|it| close(it, &self.socket, CLOSE_LIMIT));
             describe(last.as_ref().unwrap_or(symptom))
         };
-        let lost = BrokerError::Lost {
-            host: self.host.clone(),
-            reason,
-        };
+        let lost = BrokerError::Lost { host: self.host.clone(), reason };
         self.lost = Some(lost.clone());
         lost
     }

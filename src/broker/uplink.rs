@@ -13,14 +13,15 @@ use super::line::{Fallen, Line, Wire};
 use super::outgoing::Outgoing;
 use crate::config;
 
-/// A connection that lived this long was a good one: when it is lost, the next is tried at once.
+/// When a connection that lived this long is lost, the next is tried at once. After a shorter life there is a wait, which
+/// grows as long as no connection gets a message through.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
 /// The publisher's connection through all its lives. Never blocks on connecting.
 pub(super) struct Uplink<T> {
     config: Arc<config::Broker>,
     state: State<T>,
-    /// Tries in a row that gave no good connection.
+    /// Connections in a row that failed before they got anything through.
     failures: u32,
     connects: u64,
 }
@@ -28,10 +29,8 @@ pub(super) struct Uplink<T> {
 enum State<T> {
     /// No connection; the next try is due then.
     Down { until: Instant },
-    /// A thread of its own opens one.
-    Opening {
-        lines: Receiver<Result<Line<T>, BrokerError>>,
-    },
+    /// A thread of its own opens one; a fresh one is a new connection, the other a new channel on the old one.
+    Opening { fresh: bool, lines: Receiver<Result<Line<T>, BrokerError>> },
     /// The line stands.
     Up { line: Box<Line<T>>, since: Instant },
 }
@@ -48,14 +47,7 @@ pub(super) struct Fall<T> {
 
 impl<T: Send + 'static> Uplink<T> {
     pub(super) fn new(config: Arc<config::Broker>) -> Self {
-        Self {
-            config,
-            state: State::Down {
-                until: Instant::now(),
-            },
-            failures: 0,
-            connects: 0,
-        }
+        Self { config, state: State::Down { until: Instant::now() }, failures: 0, connects: 0 }
     }
 
     /// The line, while it stands.
@@ -90,7 +82,7 @@ impl<T: Send + 'static> Uplink<T> {
     /// Where the result of an opening comes, for [`Self::opened`]; `None` while nothing is being opened.
     pub(super) fn opening(&self) -> Option<&Receiver<Result<Line<T>, BrokerError>>> {
         match &self.state {
-            State::Opening { lines } => Some(lines),
+            State::Opening { lines, .. } => Some(lines),
             State::Down { .. } | State::Up { .. } => None,
         }
     }
@@ -99,7 +91,7 @@ impl<T: Send + 'static> Uplink<T> {
     pub(super) fn open_when_due(&mut self) {
         if self.due().is_some_and(|due| Instant::now() >= due) {
             let config = self.config.clone();
-            self.open(move || {
+            self.open(true, move || {
                 let link = connect(&config, fastrand::usize(..))?;
                 Line::open(Wire::new(link)?)
             });
@@ -107,17 +99,14 @@ impl<T: Send + 'static> Uplink<T> {
     }
 
     /// Takes the result of an opening.
-    pub(super) fn opened(
-        &mut self,
-        opened: Result<Line<T>, BrokerError>,
-    ) -> Result<(), BrokerError> {
+    pub(super) fn opened(&mut self, opened: Result<Line<T>, BrokerError>) -> Result<(), BrokerError> {
         match opened {
             Ok(line) => {
-                self.connects += 1;
-                self.state = State::Up {
-                    line: Box::new(line),
-                    since: Instant::now(),
-                };
+                if let State::Opening { fresh: true, .. } = self.state {
+                    self.connects += 1;
+                    log::info!("publishing through RabbitMQ at {}", line.wire().host());
+                }
+                self.state = State::Up { line: Box::new(line), since: Instant::now() };
                 Ok(())
             }
             Err(error) => {
@@ -129,9 +118,7 @@ impl<T: Send + 'static> Uplink<T> {
 
     /// Called when the line's confirms or notes have ended. Opens another one, at once or after a wait.
     pub(super) fn fell(&mut self) -> Option<Fall<T>> {
-        let down = State::Down {
-            until: Instant::now(),
-        };
+        let down = State::Down { until: Instant::now() };
         let (line, since) = match mem::replace(&mut self.state, down) {
             State::Up { line, since } => (line, since),
             // There is no line that could have fallen.
@@ -140,33 +127,25 @@ impl<T: Send + 'static> Uplink<T> {
                 return None;
             }
         };
+        let useful = line.is_useful();
         let (unconfirmed, fallen) = line.fell();
         let (blame, error) = match fallen {
             Fallen::Channel(why, wire) => {
-                let error = format!(
-                    "RabbitMQ at {} closed the publishing channel: {}",
-                    wire.host(),
-                    why.text
-                );
-                // The same connection gets another channel, and is still the same.
-                self.connects -= 1;
-                self.open(move || Line::open(*wire));
+                let error = format!("RabbitMQ at {} closed the publishing channel: {}", wire.host(), why.text);
+                self.open(false, move || Line::open(*wire));
                 (Some(why.text), error)
             }
             Fallen::Connection(error, why) => {
+                if useful {
+                    self.failures = 0;
+                }
                 if since.elapsed() < GOOD_LIFE {
                     self.wait_after_failure();
-                } else {
-                    self.failures = 0;
                 }
                 (why.map(|why| why.text), error.to_string())
             }
         };
-        Some(Fall {
-            unconfirmed,
-            blame,
-            error,
-        })
+        Some(Fall { unconfirmed, blame, error })
     }
 
     /// Closes the line in good order. One that is still being opened is closed by its thread.
@@ -184,23 +163,19 @@ impl<T: Send + 'static> Uplink<T> {
         let doubled = backoff.initial.saturating_mul(1 << self.failures.min(30));
         let wait = doubled.min(backoff.max).mul_f64(fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Down {
-            until: Instant::now() + wait,
-        };
+        self.state = State::Down { until: Instant::now() + wait };
     }
 
     /// Opens on a thread of its own, so that the owner stays awake.
-    fn open(&mut self, open: impl FnOnce() -> Result<Line<T>, BrokerError> + Send + 'static) {
+    fn open(&mut self, fresh: bool, open: impl FnOnce() -> Result<Line<T>, BrokerError> + Send + 'static) {
         // One line; its sender never waits.
         let (done, lines) = bounded(1);
-        let thread = thread::Builder::new()
-            .name("publisher-open".to_owned())
-            .spawn(move || {
-                // Fails when the owner has stopped. The line is then closed by being dropped.
-                let _ = done.send(open());
-            });
+        let thread = thread::Builder::new().name("publisher-open".to_owned()).spawn(move || {
+            // Fails when the owner has stopped. The line is then closed by being dropped.
+            let _ = done.send(open());
+        });
         match thread {
-            Ok(_) => self.state = State::Opening { lines },
+            Ok(_) => self.state = State::Opening { fresh, lines },
             Err(error) => {
                 log::warn!("no thread to connect the publisher with: {error}");
                 self.wait_after_failure();

@@ -48,11 +48,7 @@ pub(super) struct Settled<T> {
 impl<T> Window<T> {
     /// For a channel that has just been put into confirm mode.
     pub(super) fn new() -> Self {
-        Self {
-            last: 0,
-            sent: BTreeMap::new(),
-            bytes: 0,
-        }
+        Self { last: 0, sent: BTreeMap::new(), bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -68,15 +64,7 @@ impl<T> Window<T> {
     pub(super) fn add(&mut self, outgoing: Outgoing, item: T) -> &Outgoing {
         self.last += 1;
         self.bytes += outgoing.body.bytes().len();
-        &self
-            .sent
-            .entry(self.last)
-            .or_insert(Sent {
-                outgoing,
-                item,
-                returned: None,
-            })
-            .outgoing
+        &self.sent.entry(self.last).or_insert(Sent { outgoing, item, returned: None }).outgoing
     }
 
     /// Marks the publish that came back.
@@ -92,45 +80,29 @@ impl<T> Window<T> {
                     && sent.outgoing.exchange == came.exchange
             })
             .collect();
-        let first = candidates.iter().position(|sent| {
-            sent.outgoing.properties == properties && sent.outgoing.body.bytes() == came.content
-        });
+        let first = candidates
+            .iter()
+            .position(|sent| sent.outgoing.properties == properties && sent.outgoing.body.bytes() == came.content);
         match first {
             Some(index) => candidates[index].returned = Some(why),
-            None => candidates
-                .into_iter()
-                .for_each(|sent| sent.returned = Some(why.clone())),
+            None => candidates.into_iter().for_each(|sent| sent.returned = Some(why.clone())),
         }
     }
 
     /// Takes what one confirm is about: the publish of that number, or with `multiple` all open ones up to it.
-    pub(super) fn confirmed(
-        &mut self,
-        number: u64,
-        multiple: bool,
-        taken: bool,
-    ) -> Vec<Settled<T>> {
+    pub(super) fn confirmed(&mut self, number: u64, multiple: bool, taken: bool) -> Vec<Settled<T>> {
         let confirmed = if multiple {
             let later = self.sent.split_off(&number.saturating_add(1));
-            std::mem::replace(&mut self.sent, later)
-                .into_values()
-                .collect()
+            std::mem::replace(&mut self.sent, later).into_values().collect()
         } else {
             Vec::from_iter(self.sent.remove(&number))
         };
-        confirmed
-            .into_iter()
-            .map(|sent| self.settle(sent, taken))
-            .collect()
+        confirmed.into_iter().map(|sent| self.settle(sent, taken)).collect()
     }
 
     fn settle(&mut self, sent: Sent<T>, taken: bool) -> Settled<T> {
         self.bytes -= sent.outgoing.body.bytes().len();
-        let Outgoing {
-            exchange,
-            routing_key,
-            ..
-        } = sent.outgoing;
+        let Outgoing { exchange, routing_key, .. } = sent.outgoing;
         let result = match (sent.returned, taken) {
             (Some(why), _) => Err(why),
             (None, true) => Ok(()),
@@ -139,17 +111,12 @@ impl<T> Window<T> {
                  (negative confirm): a queue may be full"
             )),
         };
-        Settled {
-            item: sent.item,
-            result,
-        }
+        Settled { item: sent.item, result }
     }
 
     /// Everything unconfirmed in the order of publishing, when the channel is gone.
     pub(super) fn into_unconfirmed(self) -> impl Iterator<Item = (Outgoing, T)> {
-        self.sent
-            .into_values()
-            .map(|sent| (sent.outgoing, sent.item))
+        self.sent.into_values().map(|sent| (sent.outgoing, sent.item))
     }
 }
 
@@ -158,10 +125,7 @@ fn unroutable(came: &Return) -> String {
     if came.exchange.is_empty() {
         format!("queue {key:?} does not exist")
     } else {
-        format!(
-            "no queue is bound to exchange {:?} for routing key {key:?}",
-            came.exchange
-        )
+        format!("no queue is bound to exchange {:?} for routing key {key:?}", came.exchange)
     }
 }
 
@@ -178,10 +142,7 @@ mod tests {
         Outgoing {
             exchange: String::new(),
             routing_key: queue.to_owned(),
-            properties: Properties {
-                message_id: Some(id.to_owned()),
-                ..Properties::default()
-            },
+            properties: Properties { message_id: Some(id.to_owned()), ..Properties::default() },
             body: Body::Bytes(Arc::from(body.as_bytes())),
         }
     }
@@ -211,11 +172,7 @@ mod tests {
             Ok(()) => i64::from(settled.item),
             Err(_) => -i64::from(settled.item),
         };
-        window
-            .confirmed(number, multiple, taken)
-            .into_iter()
-            .map(sign)
-            .collect()
+        window.confirmed(number, multiple, taken).into_iter().map(sign).collect()
     }
 
     #[test]
@@ -233,8 +190,7 @@ mod tests {
 
     #[test]
     fn a_return_fails_the_publish_that_it_equals() {
-        let all = [("a", "1"), ("b", "1"), ("a", "2"), ("a", "3")]
-            .map(|(queue, id)| message(queue, id, "body"));
+        let all = [("a", "1"), ("b", "1"), ("a", "2"), ("a", "3")].map(|(queue, id)| message(queue, id, "body"));
         let mut window = window(all.clone());
         window.returned(&back(&all[2]));
         assert_eq!(settled(&mut window, 4, true, true), [1, 2, -3, 4]);
@@ -260,15 +216,8 @@ mod tests {
     #[test]
     fn a_return_that_equals_nothing_fails_all_that_went_its_way() {
         let mut changed = message("q", "2", "body");
-        changed
-            .properties
-            .headers
-            .insert("nan".to_owned(), HeaderValue::F64(f64::NAN));
-        let all = [
-            message("q", "1", "body"),
-            changed.clone(),
-            message("other", "3", "body"),
-        ];
+        changed.properties.headers.insert("nan".to_owned(), HeaderValue::F64(f64::NAN));
+        let all = [message("q", "1", "body"), changed.clone(), message("other", "3", "body")];
         let mut window = window(all);
         window.returned(&back(&changed));
         assert_eq!(settled(&mut window, 3, true, true), [-1, -2, 3]);

@@ -1,6 +1,6 @@
 //! `warrend check`: judges the configuration and says what it would run, without a broker.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::config::{self, Handler, Job, Loaded, Report};
@@ -140,10 +140,7 @@ ok: 1 file, 2 jobs, 3 queues
   job thumbnails: urgent, rest -> /bin/thumb, concurrency 4, prefetch 8, dead letters to thumbnails.dead
 ";
         assert_eq!(run(text, PLAIN), (0, expect.to_owned(), String::new()));
-        assert_eq!(
-            run(text, Format::Json),
-            (0, "[]\n".to_owned(), String::new())
-        );
+        assert_eq!(run(text, Format::Json), (0, "[]\n".to_owned(), String::new()));
     }
 
     #[test]
@@ -159,19 +156,11 @@ handler.timeout = \"30m\"
         let (code, out, err) = run(text, PLAIN);
         assert_eq!(code, 0);
         assert!(out.starts_with("ok: 1 file, 1 job, 1 queue\n"), "{out}");
-        assert!(
-            err.starts_with("warning: this handler may run longer"),
-            "{err}"
-        );
+        assert!(err.starts_with("warning: this handler may run longer"), "{err}");
         let (code, out, err) = run(text, Format::Json);
         let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         assert_eq!(
-            (
-                code,
-                json[0]["level"].as_str(),
-                json[0]["line"].as_u64(),
-                &*err
-            ),
+            (code, json[0]["level"].as_str(), json[0]["line"].as_u64(), &*err),
             (0, Some("warning"), Some(7), "")
         );
     }
@@ -214,10 +203,6 @@ the configuration has 1 error
         let code = check(path, &|_| None, PLAIN, &mut out, &mut err).expect("memory takes all");
         let err = String::from_utf8(err).expect("UTF-8");
         assert_eq!(code, 78);
-        assert!(
-            err.contains("cannot read this file: No such file")
-                && err.contains("/nowhere/warrend.toml"),
-            "{err}"
-        );
+        assert!(err.contains("cannot read this file: No such file") && err.contains("/nowhere/warrend.toml"), "{err}");
     }
 }

@@ -12,19 +12,12 @@ use crate::policy::topology;
 use crate::task::{Destination, HeaderValue, Properties};
 
 /// Publishes and prints how many messages the broker confirmed.
-pub fn publish(
-    config: &Config,
-    args: &Publish,
-    out: &mut impl std::io::Write,
-) -> Result<Exit, Failure> {
+pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -> Result<Exit, Failure> {
     let body: Arc<[u8]> = read_body(args.file.as_deref())?.into();
     let queue: Arc<str> = args.queue.as_str().into();
     let (exchange, routing_key) = match (&args.exchange, &args.routing_key, args.delay) {
         (Some(exchange), Some(key), _) => (exchange.clone(), key.clone()),
-        (_, _, Some(delay)) => topology::route(&Destination::Delay {
-            queue: Arc::clone(&queue),
-            delay,
-        }),
+        (_, _, Some(delay)) => topology::route(&Destination::Delay { queue: Arc::clone(&queue), delay }),
         _ => topology::route(&Destination::Queue(Arc::clone(&queue))),
     };
     let messages = (1..=args.count).map(|n| Outgoing {
@@ -57,10 +50,7 @@ fn properties(args: &Publish, n: u64) -> Properties {
         // Of version 7, whose order in time keeps the store's tree compact.
         None => uuid::Uuid::now_v7().to_string(),
     };
-    let headers = args
-        .headers
-        .iter()
-        .map(|(name, value)| (name.clone(), HeaderValue::Text(value.clone())));
+    let headers = args.headers.iter().map(|(name, value)| (name.clone(), HeaderValue::Text(value.clone())));
     Properties {
         message_id: Some(id),
         delivery_mode: Some(2),
@@ -79,11 +69,6 @@ fn read_body(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
         Some(path) => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut body)),
     };
     let name = file.unwrap_or(Path::new("-")).display();
-    read.map_err(|error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot read the body from {name}: {error}"),
-        )
-    })?;
+    read.map_err(|error| Failure::new(Exit::Failed, format!("cannot read the body from {name}: {error}")))?;
     Ok(body)
 }

@@ -9,44 +9,25 @@ use crate::control::{self, Answer, AskError, Request};
 use crate::report::{Job, Percentiles, Status};
 
 /// Asks the daemon behind `socket` and prints what it says.
-pub fn status(
-    socket: &Path,
-    json: bool,
-    color: bool,
-    out: &mut impl Write,
-) -> Result<Exit, Failure> {
+pub fn status(socket: &Path, json: bool, color: bool, out: &mut impl Write) -> Result<Exit, Failure> {
     let status = match control::ask(socket, &Request::Status) {
         Ok(Answer::Status(status)) => status,
         Ok(Answer::Error { error }) => return Err(Failure::new(Exit::Failed, error)),
         Err(AskError::NotRunning) => {
-            let text = format!(
-                "warrend is not running: nobody answers on {}",
-                socket.display()
-            );
+            let text = format!("warrend is not running: nobody answers on {}", socket.display());
             return Err(Failure::new(Exit::NotRunning, text));
         }
         Err(AskError::Forbidden) => {
-            let text = format!(
-                "no permission to use {}: run as root or as the daemon's user",
-                socket.display()
-            );
+            let text = format!("no permission to use {}: run as root or as the daemon's user", socket.display());
             return Err(Failure::new(Exit::Failed, text));
         }
         Err(AskError::Failed(reason)) => {
-            let text = format!(
-                "the daemon on {} did not answer: {reason}",
-                socket.display()
-            );
+            let text = format!("the daemon on {} did not answer: {reason}", socket.display());
             return Err(Failure::new(Exit::Failed, text));
         }
     };
-    print(&status, json, color, out)
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
-    Ok(if status.healthy {
-        Exit::Done
-    } else {
-        Exit::Failed
-    })
+    print(&status, json, color, out).map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
+    Ok(if status.healthy { Exit::Done } else { Exit::Failed })
 }
 
 fn print(status: &Status, json: bool, color: bool, out: &mut impl Write) -> io::Result<()> {
@@ -60,24 +41,12 @@ fn print(status: &Status, json: bool, color: bool, out: &mut impl Write) -> io::
 /// The text form, at most 80 columns wide where names are short.
 fn render(status: &Status, color: bool) -> String {
     let paint = |code: &str, text: &str| {
-        if color {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     };
     let mut text = String::new();
-    let health = if status.healthy {
-        paint("1;32", "healthy")
-    } else {
-        paint("1;31", "degraded")
-    };
+    let health = if status.healthy { paint("1;32", "healthy") } else { paint("1;31", "degraded") };
     let up = span(status.uptime_s);
-    let _ = writeln!(
-        text,
-        "warrend {}   {health}, {}   up {up}   pid {}",
-        status.version, status.state, status.pid
-    );
+    let _ = writeln!(text, "warrend {}   {health}, {}   up {up}   pid {}", status.version, status.state, status.pid);
     for problem in &status.problems {
         let _ = writeln!(text, "{}  {}", paint("31", "!"), clean(problem));
     }
@@ -85,14 +54,8 @@ fn render(status: &Status, color: bool) -> String {
     broker(&mut text, status);
     store(&mut text, status);
     let _ = writeln!(text);
-    let jobs: Vec<_> = status
-        .jobs
-        .iter()
-        .map(|(name, job)| job_cells(name, job))
-        .collect();
-    let head = [
-        "JOB", "STATE", "READY", "RUN", "BUF", "DONE", "DUP", "RETRY", "DEAD", "RATE/s", "p50/p99",
-    ];
+    let jobs: Vec<_> = status.jobs.iter().map(|(name, job)| job_cells(name, job)).collect();
+    let head = ["JOB", "STATE", "READY", "RUN", "BUF", "DONE", "DUP", "RETRY", "DEAD", "RATE/s", "p50/p99"];
     table(&mut text, &head, &jobs, |line| paint("1", line));
     details(&mut text, status);
     text
@@ -101,41 +64,25 @@ fn render(status: &Status, color: bool) -> String {
 fn broker(text: &mut String, status: &Status) {
     let broker = &status.broker;
     let host = broker.host.as_deref().unwrap_or("-");
-    let vhost = broker
-        .vhost
-        .as_deref()
-        .map_or_else(|| "-".to_owned(), clean);
+    let vhost = broker.vhost.as_deref().map_or_else(|| "-".to_owned(), clean);
     let server = broker.server.as_deref().unwrap_or("-");
     let state = match (broker.connected, broker.blocked) {
         (true, false) => "connected",
         (true, true) => "connected, publishing blocked",
         (false, _) => "not connected",
     };
-    let _ = writeln!(
-        text,
-        "broker  {server} at {host}, vhost {vhost}: {state}, {} reconnects",
-        broker.reconnects
-    );
+    let _ = writeln!(text, "broker  {server} at {host}, vhost {vhost}: {state}, {} reconnects", broker.reconnects);
 }
 
 fn store(text: &mut String, status: &Status) {
     let store = &status.store;
     let count = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), number);
     let records = store.records.and_then(|n| u64::try_from(n).ok());
-    let size = store.bytes.map_or_else(
-        || "-".to_owned(),
-        |bytes| size(bytes + store.wal_bytes.unwrap_or(0)),
-    );
-    let commit = store
-        .last_commit_ms
-        .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+    let size = store.bytes.map_or_else(|| "-".to_owned(), |bytes| size(bytes + store.wal_bytes.unwrap_or(0)));
+    let commit = store.last_commit_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     let commits = count(store.commits);
     let _ = writeln!(text, "store   {}", clean(&store.path));
-    let _ = writeln!(
-        text,
-        "        {} records, {size}, {commits} commits, the last in {commit}",
-        count(records)
-    );
+    let _ = writeln!(text, "        {} records, {size}, {commits} commits, the last in {commit}", count(records));
 }
 
 fn job_cells(name: &str, job: &Job) -> Vec<String> {
@@ -144,11 +91,7 @@ fn job_cells(name: &str, job: &Job) -> Vec<String> {
         cells.resize(11, "-".to_owned());
         return cells;
     }
-    let ready: Option<u64> = job
-        .queues
-        .values()
-        .map(|queue| queue.ready.map(u64::from))
-        .sum();
+    let ready: Option<u64> = job.queues.values().map(|queue| queue.ready.map(u64::from)).sum();
     vec![
         name.to_owned(),
         job.state.clone(),
@@ -170,19 +113,13 @@ fn details(text: &mut String, status: &Status) {
         let mut lines = Vec::new();
         if job.queues.len() > 1 {
             let queue = |(queue, counts): (&String, &crate::report::Queue)| {
-                let ready = counts
-                    .ready
-                    .map_or_else(|| "-".to_owned(), |n| number(n.into()));
+                let ready = counts.ready.map_or_else(|| "-".to_owned(), |n| number(n.into()));
                 format!("{} {ready} ready", clean(queue))
             };
             lines.push(job.queues.iter().map(queue).collect::<Vec<_>>().join(", "));
         }
         if let Some(ready @ 1..) = job.dead_letter.ready {
-            lines.push(format!(
-                "{} dead letters in {}",
-                number(ready.into()),
-                clean(&job.dead_letter.queue)
-            ));
+            lines.push(format!("{} dead letters in {}", number(ready.into()), clean(&job.dead_letter.queue)));
         }
         if let Some(error) = &job.last_error {
             let error: String = clean(error).chars().take(100).collect();
@@ -200,23 +137,15 @@ fn details(text: &mut String, status: &Status) {
 fn table(text: &mut String, head: &[&str], rows: &[Vec<String>], paint: impl Fn(&str) -> String) {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let width = |column: usize| {
-        rows.iter()
-            .chain(std::iter::once(&head))
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        rows.iter().chain(std::iter::once(&head)).map(|row| row[column].chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..head.len()).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells =
-            row.iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    // Names to the left, numbers to the right.
-                    0 | 1 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                });
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            // Names to the left, numbers to the right.
+            0 | 1 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let _ = writeln!(text, "{}", paint(&line(&head)));
@@ -227,15 +156,7 @@ fn table(text: &mut String, head: &[&str], rows: &[Vec<String>], paint: impl Fn(
 
 /// Text of others on one line, without control characters that a terminal would obey.
 fn clean(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_debug().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
+    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 fn times(percentiles: Percentiles) -> String {
@@ -302,32 +223,13 @@ mod tests {
             retried: 40,
             dead: 5,
             rate_1m: 201.46,
-            run_ms: Percentiles {
-                p50: Some(1.25),
-                p95: Some(3.0),
-                p99: Some(1250.0),
-            },
+            run_ms: Percentiles { p50: Some(1.25), p95: Some(3.0), p99: Some(1250.0) },
             queues: [
-                (
-                    "urgent".to_owned(),
-                    Queue {
-                        ready: Some(0),
-                        consumers: Some(1),
-                    },
-                ),
-                (
-                    "bulk".to_owned(),
-                    Queue {
-                        ready: Some(1500),
-                        consumers: Some(1),
-                    },
-                ),
+                ("urgent".to_owned(), Queue { ready: Some(0), consumers: Some(1) }),
+                ("bulk".to_owned(), Queue { ready: Some(1500), consumers: Some(1) }),
             ]
             .into(),
-            dead_letter: DeadLetter {
-                queue: "mail.dead".to_owned(),
-                ready: Some(5),
-            },
+            dead_letter: DeadLetter { queue: "mail.dead".to_owned(), ready: Some(5) },
             last_error: Some("exit status 1: no \u{1b}[31mluck\nat all".to_owned()),
             ..Job::default()
         };
@@ -340,19 +242,10 @@ mod tests {
             healthy: false,
             problems: vec!["job other has no connection to RabbitMQ yet".to_owned()],
             broker: report::Broker::default(),
-            store: report::Store {
-                path: "/var/lib/warrend/warrend.db".to_owned(),
-                ..report::Store::default()
-            },
+            store: report::Store { path: "/var/lib/warrend/warrend.db".to_owned(), ..report::Store::default() },
             jobs: [
                 ("mail".to_owned(), job),
-                (
-                    "other".to_owned(),
-                    Job {
-                        state: "silent".to_owned(),
-                        ..Job::default()
-                    },
-                ),
+                ("other".to_owned(), Job { state: "silent".to_owned(), ..Job::default() }),
             ]
             .into(),
         }
@@ -361,22 +254,11 @@ mod tests {
     #[test]
     fn one_screen_of_eighty_columns() {
         let text = render(&sample(), false);
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.lines().count() <= 24, "{text}");
-        assert!(
-            text.starts_with(
-                "warrend 0.1.0   degraded, running   up 1 h 2 min   pid 7\n!  job other"
-            ),
-            "{text}"
-        );
+        assert!(text.starts_with("warrend 0.1.0   degraded, running   up 1 h 2 min   pid 7\n!  job other"), "{text}");
         assert!(text.contains("5 dead letters in mail.dead"), "{text}");
-        assert!(
-            !text.contains('\u{1b}'),
-            "what others wrote cannot steer the terminal: {text}"
-        );
+        assert!(!text.contains('\u{1b}'), "what others wrote cannot steer the terminal: {text}");
         assert!(render(&sample(), true).contains("\u{1b}[1;31mdegraded"));
     }
 
@@ -388,10 +270,7 @@ mod tests {
         assert!(text.contains("other  silent"), "{text}");
         assert!(
             !text.contains('0')
-                || text
-                    .lines()
-                    .filter(|line| line.starts_with("other"))
-                    .all(|line| !line.contains('0'))
+                || text.lines().filter(|line| line.starts_with("other")).all(|line| !line.contains('0'))
         );
     }
 

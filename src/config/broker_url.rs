@@ -20,19 +20,13 @@ pub type Fault = (&'static str, &'static str);
 /// Takes a URL apart. `password_elsewhere`: a password file makes up for a missing password.
 pub fn parse(text: &str, password_elsewhere: bool) -> Result<BrokerHost, Fault> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err((
-            "this URL holds a blank or a control character",
-            "remove it, or write it percent-encoded",
-        ));
+        return Err(("this URL holds a blank or a control character", "remove it, or write it percent-encoded"));
     }
     let url = Url::parse(text).map_err(|error| not_a_url(text, error))?;
     match url.scheme() {
         "amqp" => {}
         "amqps" => {
-            return Err((
-                "TLS is not supported by this version yet",
-                "use an amqp:// URL",
-            ));
+            return Err(("TLS is not supported by this version yet", "use an amqp:// URL"));
         }
         _ => return Err(("this is no AMQP URL", FORM)),
     }
@@ -43,10 +37,7 @@ pub fn parse(text: &str, password_elsewhere: bool) -> Result<BrokerHost, Fault> 
         ));
     }
     if url.fragment().is_some() {
-        return Err((
-            "a broker URL has no `#`",
-            "a `#` in a password is written %23",
-        ));
+        return Err(("a broker URL has no `#`", "a `#` in a password is written %23"));
     }
     let (user, password) = credentials(&url, password_elsewhere)?;
     Ok(BrokerHost {
@@ -68,10 +59,7 @@ fn not_a_url(text: &str, error: ParseError) -> Fault {
     }
     // A `/`, `?` or `#` in a password ends the host early, and what stands before it is taken for a port.
     let authority = text.split("://").nth(1).unwrap_or_default();
-    let early_end = authority
-        .find(['/', '?', '#'])
-        .zip(authority.rfind('@'))
-        .is_some_and(|(end, at)| end < at);
+    let early_end = authority.find(['/', '?', '#']).zip(authority.rfind('@')).is_some_and(|(end, at)| end < at);
     if early_end {
         return (
             "the user or password of this URL holds a plain `/`, `?` or `#`",
@@ -83,10 +71,7 @@ fn not_a_url(text: &str, error: ParseError) -> Fault {
     } else if error == ParseError::EmptyHost {
         ("this URL has no host", FORM)
     } else if error == ParseError::InvalidIpv6Address {
-        (
-            "the host of this URL is no IPv6 address",
-            "write it as in amqp://[::1]:5672",
-        )
+        ("the host of this URL is no IPv6 address", "write it as in amqp://[::1]:5672")
     } else {
         ("this is no AMQP URL", FORM)
     }
@@ -99,54 +84,36 @@ fn host(url: &Url) -> Result<String, Fault> {
         Some(Host::Ipv6(address)) => Ok(address.to_string()),
         Some(Host::Domain(name)) => {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-            let fault = (
-                "the host of this URL is no name and no address",
-                "allowed: letters, digits, `.`, `-` and `_`",
-            );
-            if name.chars().all(plain) {
-                Ok(name.to_owned())
-            } else {
-                Err(fault)
-            }
+            let fault =
+                ("the host of this URL is no name and no address", "allowed: letters, digits, `.`, `-` and `_`");
+            if name.chars().all(plain) { Ok(name.to_owned()) } else { Err(fault) }
         }
     }
 }
 
 fn credentials(url: &Url, password_elsewhere: bool) -> Result<(String, String), Fault> {
-    let user =
-        decode(url.username()).ok_or(("the user of this URL is not percent-encoded text", FORM))?;
-    let password = decode(url.password().unwrap_or_default()).ok_or((
-        "the password of this URL is not percent-encoded text",
-        "a plain `%` is written %25",
-    ))?;
+    let user = decode(url.username()).ok_or(("the user of this URL is not percent-encoded text", FORM))?;
+    let password = decode(url.password().unwrap_or_default())
+        .ok_or(("the password of this URL is not percent-encoded text", "a plain `%` is written %25"))?;
     match (user.is_empty(), password.is_empty()) {
         (true, true) => Ok(("guest".to_owned(), "guest".to_owned())),
         (true, false) => Err(("this URL has a password but no user", FORM)),
-        (false, true) if !password_elsewhere => Err((
-            "this URL has a user but no password",
-            "add the password, or set broker.password_file",
-        )),
+        (false, true) if !password_elsewhere => {
+            Err(("this URL has a user but no password", "add the password, or set broker.password_file"))
+        }
         (false, _) => Ok((user, password)),
     }
 }
 
 fn vhost(url: &Url, text: &str) -> Result<String, Fault> {
     // Dots as path segments are resolved by the URL standard, and other characters encoded: then the paths differ.
-    let written = text
-        .split_once("://")
-        .and_then(|(_, rest)| rest.find('/').map(|slash| &rest[slash..]));
+    let written = text.split_once("://").and_then(|(_, rest)| rest.find('/').map(|slash| &rest[slash..]));
     if written.unwrap_or_default() != url.path() {
-        return Err((
-            "the virtual host of this URL is not percent-encoded",
-            "write what is special in it as %XX",
-        ));
+        return Err(("the virtual host of this URL is not percent-encoded", "write what is special in it as %XX"));
     }
     let path = url.path().strip_prefix('/').unwrap_or_default();
     if path.contains('/') {
-        return Err((
-            "the virtual host of this URL holds a plain `/`",
-            "write each / of its name as %2f",
-        ));
+        return Err(("the virtual host of this URL holds a plain `/`", "write each / of its name as %2f"));
     }
     if path.contains('@') {
         return Err((
@@ -157,10 +124,7 @@ fn vhost(url: &Url, text: &str) -> Result<String, Fault> {
     if path.is_empty() {
         return Ok("/".to_owned());
     }
-    decode(path).ok_or((
-        "the virtual host of this URL is not percent-encoded text",
-        "a plain `%` is written %25",
-    ))
+    decode(path).ok_or(("the virtual host of this URL is not percent-encoded text", "a plain `%` is written %25"))
 }
 
 /// Percent-decoded UTF-8 that fits AMQP; `None` where it is not that.
@@ -180,9 +144,7 @@ fn decode(text: &str) -> Option<String> {
         bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
         rest = after;
     }
-    String::from_utf8(bytes)
-        .ok()
-        .filter(|text| text.len() <= LONGEST && !text.contains('\0'))
+    String::from_utf8(bytes).ok().filter(|text| text.len() <= LONGEST && !text.contains('\0'))
 }
 
 #[cfg(test)]
@@ -194,40 +156,18 @@ mod tests {
         let check = |text: &str, host: &str, user: &str, password: &str, vhost: &str| {
             let got = parse(text, false).expect(text);
             assert_eq!(got.to_string(), host, "{text}");
-            assert_eq!(
-                (&*got.user, &*got.password, &*got.vhost),
-                (user, password, vhost),
-                "{text}"
-            );
+            assert_eq!((&*got.user, &*got.password, &*got.vhost), (user, password, vhost), "{text}");
         };
         check("amqp://h", "h:5672", "guest", "guest", "/");
         check("amqp://h/", "h:5672", "guest", "guest", "/");
         check("AMQP://h:1/%2f", "h:1", "guest", "guest", "/");
         check("amqp://h:1/%2F", "h:1", "guest", "guest", "/");
-        check(
-            "amqp://u:p@h.example.org:65535/v",
-            "h.example.org:65535",
-            "u",
-            "p",
-            "v",
-        );
-        check(
-            "amqp://u%40x:p%2f%25%C3%A9@10.0.0.1/a%2fb",
-            "10.0.0.1:5672",
-            "u@x",
-            "p/%é",
-            "a/b",
-        );
+        check("amqp://u:p@h.example.org:65535/v", "h.example.org:65535", "u", "p", "v");
+        check("amqp://u%40x:p%2f%25%C3%A9@10.0.0.1/a%2fb", "10.0.0.1:5672", "u@x", "p/%é", "a/b");
         check("amqp://u:p@ss@h", "h:5672", "u", "p@ss", "/");
         check("amqp://u:p:q@h", "h:5672", "u", "p:q", "/");
         check("amqp://[::1]:5673/x", "[::1]:5673", "guest", "guest", "x");
-        check(
-            "amqp://my_rabbit-1/x.y",
-            "my_rabbit-1:5672",
-            "guest",
-            "guest",
-            "x.y",
-        );
+        check("amqp://my_rabbit-1/x.y", "my_rabbit-1:5672", "guest", "guest", "x.y");
     }
 
     #[test]
@@ -276,9 +216,6 @@ mod tests {
         check("amqp://h%20x", "no name and no address");
         check("amqp://hé", "no name and no address");
         check("amqp://[::1", "IPv6");
-        check(
-            &format!("amqp://h/{}", "v".repeat(256)),
-            "percent-encoded text",
-        );
+        check(&format!("amqp://h/{}", "v".repeat(256)), "percent-encoded text");
     }
 }

@@ -25,38 +25,23 @@ pub fn broker(root: &Section<'_>) -> Broker {
     let password_file = section.get("password_file", None, |item| item.path().map(Some));
     let urls = section.item("urls");
     if urls.is_none() && section.good {
-        let place = if root.item("broker").is_some() {
-            section.place
-        } else {
-            Place::whole(root.place.file)
-        };
+        let place = if root.item("broker").is_some() { section.place } else { Place::whole(root.place.file) };
         let help = "write urls = [\"amqp://guest:guest@127.0.0.1:5672/%2f\"] in [broker]";
-        section
-            .reader()
-            .missing(place, "there are no broker URLs", help);
+        section.reader().missing(place, "there are no broker URLs", help);
     }
     Broker {
         hosts: urls.map_or_else(Vec::new, |item| hosts(&item, password_file.at.is_some())),
         password_file: password_file.value,
-        heartbeat: section
-            .get("heartbeat", secs(15), |item| item.duration(HEARTBEAT))
-            .value,
-        connect_timeout: section
-            .get("connect_timeout", secs(10), |item| {
-                item.duration(ABOVE_ZERO)
-            })
-            .value,
+        heartbeat: section.get("heartbeat", secs(15), |item| item.duration(HEARTBEAT)).value,
+        connect_timeout: section.get("connect_timeout", secs(10), |item| item.duration(ABOVE_ZERO)).value,
         reconnect: reconnect(&section.section("reconnect", &shape::RECONNECT)),
     }
 }
 
 fn hosts(urls: &Item<'_>, password_elsewhere: bool) -> Vec<BrokerHost> {
-    let items = urls
-        .array("[\"amqp://guest:guest@127.0.0.1:5672/%2f\"]")
-        .unwrap_or_default();
+    let items = urls.array("[\"amqp://guest:guest@127.0.0.1:5672/%2f\"]").unwrap_or_default();
     if items.is_empty() && urls.value().is_array() {
-        urls.reader()
-            .error(urls.place, "`urls` is empty", "give at least one URL");
+        urls.reader().error(urls.place, "`urls` is empty", "give at least one URL");
     }
     let mut hosts: Vec<(BrokerHost, Place)> = Vec::new();
     for item in items {
@@ -70,12 +55,7 @@ fn hosts(urls: &Item<'_>, password_elsewhere: bool) -> Vec<BrokerHost> {
         for (_, place) in others.iter().filter(|(host, _)| host.vhost != first.vhost) {
             let help = "all URLs are ways to one broker: they must name the same virtual host";
             let also = (*first_place, "the first URL");
-            urls.reader().clash(
-                *place,
-                "this URL names another virtual host than the first",
-                help,
-                also,
-            );
+            urls.reader().clash(*place, "this URL names another virtual host than the first", help, also);
         }
     }
     hosts.into_iter().map(|(host, _)| host).collect()
@@ -85,10 +65,7 @@ fn reconnect(section: &Section<'_>) -> Backoff {
     let initial = section.get("initial", millis(500), |item| item.duration(ABOVE_ZERO));
     let max = section.get("max", secs(30), |item| item.duration(ABOVE_ZERO));
     at_least(section, ("max", &max), ("initial", &initial));
-    Backoff {
-        initial: initial.value,
-        max: max.value,
-    }
+    Backoff { initial: initial.value, max: max.value }
 }
 
 /// Notes where the greatest of two durations is below the first.
@@ -105,11 +82,7 @@ pub fn at_least(
         section.reader().error(
             place,
             format!("`{max_name}` is below `{initial_name}`"),
-            format!(
-                "`{initial_name}` is \"{}\", `{max_name}` is \"{}\"",
-                show(initial.value),
-                show(max.value)
-            ),
+            format!("`{initial_name}` is \"{}\", `{max_name}` is \"{}\"", show(initial.value), show(max.value)),
         );
     }
 }
@@ -118,29 +91,15 @@ pub fn at_least(
 pub fn store(section: &Section<'_>) -> Store {
     let modes = [("full", Synchronous::Full), ("normal", Synchronous::Normal)];
     Store {
-        path: section
-            .get(
-                "path",
-                PathBuf::from("/var/lib/warrend/warrend.db"),
-                |item| item.path(),
-            )
-            .value,
-        synchronous: section
-            .get("synchronous", Synchronous::Full, |item| item.choice(&modes))
-            .value,
-        retention: section
-            .get("retention", days(14), |item| item.duration(ABOVE_ZERO))
-            .value,
+        path: section.get("path", PathBuf::from("/var/lib/warrend/warrend.db"), |item| item.path()).value,
+        synchronous: section.get("synchronous", Synchronous::Full, |item| item.choice(&modes)).value,
+        retention: section.get("retention", days(14), |item| item.duration(ABOVE_ZERO)).value,
     }
 }
 
 /// Reads `[control]`.
 pub fn control(section: &Section<'_>) -> Control {
-    Control {
-        socket: section
-            .get("socket", PathBuf::from("/run/warrend/warrend.sock"), socket)
-            .value,
-    }
+    Control { socket: section.get("socket", PathBuf::from("/run/warrend/warrend.sock"), socket).value }
 }
 
 fn socket(item: Item<'_>) -> Option<PathBuf> {
@@ -148,19 +107,12 @@ fn socket(item: Item<'_>) -> Option<PathBuf> {
     let length = path.as_os_str().len();
     if length > SOCKET_PATH {
         let message = format!("the path of the socket has {length} bytes");
-        return item.error(
-            message,
-            format!("a Unix socket's path has at most {SOCKET_PATH}; choose a shorter one"),
-        );
+        return item.error(message, format!("a Unix socket's path has at most {SOCKET_PATH}; choose a shorter one"));
     }
     Some(path)
 }
 
 /// Reads `[shutdown]`.
 pub fn shutdown(section: &Section<'_>) -> Shutdown {
-    Shutdown {
-        timeout: section
-            .get("timeout", secs(25), |item| item.duration(ANY))
-            .value,
-    }
+    Shutdown { timeout: section.get("timeout", secs(25), |item| item.duration(ANY)).value }
 }

@@ -23,11 +23,7 @@ pub fn read(job: &Section<'_>, name: &str) -> Option<Handler> {
     if let Some(item) = &discard
         && item.boolean() == Some(false)
     {
-        item.reader().error(
-            item.place,
-            "`discard` cannot be false",
-            "write discard = true, or remove the key",
-        );
+        item.reader().error(item.place, "`discard` cannot be false", "write discard = true, or remove the key");
     }
     match (command, discard) {
         (None, None) if section.good => {
@@ -35,8 +31,7 @@ pub fn read(job: &Section<'_>, name: &str) -> Option<Handler> {
                 "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or discard = true",
                 mask::quote(name)
             );
-            job.reader()
-                .missing(section.place, "this job has no handler", help);
+            job.reader().missing(section.place, "this job has no handler", help);
             None
         }
         (None, None) => None,
@@ -45,27 +40,15 @@ pub fn read(job: &Section<'_>, name: &str) -> Option<Handler> {
             keys.sort();
             let [(first, _), (second, name)] = keys;
             let help = "a job has exactly one of: command, discard";
-            job.reader().clash(
-                second,
-                format!("{name} is a second handler"),
-                help,
-                (first, "the first stands here"),
-            );
+            job.reader().clash(second, format!("{name} is a second handler"), help, (first, "the first stands here"));
             argv(&command);
             None
         }
-        (Some(item), None) => Some(Handler::Command(Command {
-            argv: argv(&item)?,
-            ..settings
-        })),
+        (Some(item), None) => Some(Handler::Command(Command { argv: argv(&item)?, ..settings })),
         (None, Some(_)) => {
             for item in COMMAND_KEYS.iter().filter_map(|key| section.item(key)) {
                 let message = format!("a `discard` handler has no {}", item.name());
-                item.reader().error(
-                    item.key_place,
-                    message,
-                    "remove it: it belongs to a `command` handler",
-                );
+                item.reader().error(item.key_place, message, "remove it: it belongs to a `command` handler");
             }
             Some(Handler::Discard)
         }
@@ -75,24 +58,15 @@ pub fn read(job: &Section<'_>, name: &str) -> Option<Handler> {
 /// What stands beside `command`; read whatever the handler is, so that each error is found at once.
 fn settings(section: &Section<'_>) -> Command {
     let timeout = section.get("timeout", secs(30), |item| item.duration(ABOVE_ZERO));
-    if let Some(place) = timeout
-        .at
-        .filter(|_| timeout.good && CONSUMER_TIMEOUT.allow(timeout.value))
-    {
+    if let Some(place) = timeout.at.filter(|_| timeout.good && CONSUMER_TIMEOUT.allow(timeout.value)) {
         let help = "by default RabbitMQ closes the channel of a consumer that has not acknowledged for 30 minutes; \
                     raise its consumer_timeout, or stay below it";
-        section.reader().warn(
-            place,
-            "this handler may run longer than RabbitMQ waits for it",
-            help,
-        );
+        section.reader().warn(place, "this handler may run longer than RabbitMQ waits for it", help);
     }
     Command {
         argv: Vec::new(),
         timeout: timeout.value,
-        kill_grace: section
-            .get("kill_grace", secs(5), |item| item.duration(ANY))
-            .value,
+        kill_grace: section.get("kill_grace", secs(5), |item| item.duration(ANY)).value,
         env: section.get("env", BTreeMap::new(), environment).value,
         cwd: section.get("cwd", None, |item| item.path().map(Some)).value,
     }
@@ -117,8 +91,7 @@ fn as_array(line: &str) -> String {
     let line = mask::quote(line);
     let plain = |c: char| c.is_alphanumeric() || " ./_-+=:,@%".contains(c);
     if line.trim().is_empty() || !line.chars().all(plain) {
-        return "write [\"PROGRAM\", \"ARGUMENT\"]; for a shell write [\"sh\", \"-c\", \"...\"]"
-            .to_owned();
+        return "write [\"PROGRAM\", \"ARGUMENT\"]; for a shell write [\"sh\", \"-c\", \"...\"]".to_owned();
     }
     let words: Vec<&str> = line.split_whitespace().collect();
     format!("write {words:?}")
@@ -129,16 +102,10 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     for (name, value) in item.entries()? {
         if name.is_empty() || name.contains(['=', '\0']) {
             let help = "the name of a variable is not empty and has no `=` and no NUL byte";
-            value
-                .reader()
-                .error(value.key_place, "this is no name of a variable", help);
+            value.reader().error(value.key_place, "this is no name of a variable", help);
         } else if name.starts_with("WARREND_") {
             let help = "warrend sets the variables that begin with WARREND_: choose another name";
-            value.reader().error(
-                value.key_place,
-                "a variable cannot begin with WARREND_",
-                help,
-            );
+            value.reader().error(value.key_place, "a variable cannot begin with WARREND_", help);
         } else if let Some(value) = without_nul(&value) {
             environment.insert(name.to_owned(), value);
         }
@@ -149,10 +116,7 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
 fn without_nul(item: &Item<'_>) -> Option<String> {
     let text = item.text()?.value;
     if text.contains('\0') {
-        return item.error(
-            format!("{} holds a NUL byte", item.name()),
-            "remove it: the system ends strings there",
-        );
+        return item.error(format!("{} holds a NUL byte", item.name()), "remove it: the system ends strings there");
     }
     Some(text)
 }

@@ -47,38 +47,22 @@ pub struct Limits {
 impl Limits {
     /// From `least` to `most`, both allowed.
     pub const fn new(least: Duration, most: Duration) -> Self {
-        Self {
-            least,
-            most,
-            whole_seconds: false,
-        }
+        Self { least, most, whole_seconds: false }
     }
 
     /// Without fractions of a second.
     pub const fn whole_seconds(self) -> Self {
-        Self {
-            whole_seconds: true,
-            ..self
-        }
+        Self { whole_seconds: true, ..self }
     }
 
     /// Whether `duration` lies within.
     pub fn allow(&self, duration: Duration) -> bool {
-        (self.least..=self.most).contains(&duration)
-            && (!self.whole_seconds || duration.subsec_nanos() == 0)
+        (self.least..=self.most).contains(&duration) && (!self.whole_seconds || duration.subsec_nanos() == 0)
     }
 
     fn describe(&self) -> String {
-        let whole = if self.whole_seconds {
-            ", in whole seconds"
-        } else {
-            ""
-        };
-        format!(
-            "allowed: \"{}\" to \"{}\"{whole}",
-            show_duration(self.least),
-            show_duration(self.most)
-        )
+        let whole = if self.whole_seconds { ", in whole seconds" } else { "" };
+        format!("allowed: \"{}\" to \"{}\"{whole}", show_duration(self.least), show_duration(self.most))
     }
 }
 
@@ -121,11 +105,7 @@ impl<'a> Item<'a> {
 
     /// How messages call it.
     pub fn name(&self) -> String {
-        if self.in_array {
-            format!("an entry of `{}`", self.name)
-        } else {
-            format!("`{}`", self.name)
-        }
+        if self.in_array { format!("an entry of `{}`", self.name) } else { format!("`{}`", self.name) }
     }
 
     /// The value itself.
@@ -137,10 +117,7 @@ impl<'a> Item<'a> {
     pub fn section(&self, shape: &Shape) -> Option<Section<'a>> {
         match self.value.as_table() {
             Some(table) => Some(Section::new(self.reader, table, self.key_place, shape)),
-            None => self.wrong_type(
-                "a table",
-                &format!("allowed keys: {}", shape.keys.join(", ")),
-            ),
+            None => self.wrong_type("a table", &format!("allowed keys: {}", shape.keys.join(", "))),
         }
     }
 
@@ -164,13 +141,7 @@ impl<'a> Item<'a> {
         };
         let items = array.iter().map(|value| {
             let place = Place::of(self.place.file, value.span());
-            Item {
-                in_array: true,
-                value: value.get_ref(),
-                place,
-                key_place: place,
-                ..*self
-            }
+            Item { in_array: true, value: value.get_ref(), place, key_place: place, ..*self }
         });
         Some(items.collect())
     }
@@ -201,10 +172,7 @@ impl<'a> Item<'a> {
     pub fn filled_text(&self) -> Option<Text<'a>> {
         let text = self.text()?;
         if text.value.is_empty() {
-            return self.error(
-                format!("{} is empty", self.name()),
-                "leave the key out, or give it a value",
-            );
+            return self.error(format!("{} is empty", self.name()), "leave the key out, or give it a value");
         }
         if text.value.contains('\0') {
             return self.error(format!("{} holds a NUL byte", self.name()), "remove it");
@@ -229,9 +197,7 @@ impl<'a> Item<'a> {
 
     /// `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
-        self.value
-            .as_bool()
-            .or_else(|| self.wrong_type("a boolean", "allowed: true, false (without quotes)"))
+        self.value.as_bool().or_else(|| self.wrong_type("a boolean", "allowed: true, false (without quotes)"))
     }
 
     /// A whole number within bounds, which must lie within those of its type.
@@ -245,26 +211,15 @@ impl<'a> Item<'a> {
             return self.wrong_type("an integer", &range);
         };
         let value = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let value = value
-            .filter(|value| allowed.contains(value))
-            .and_then(|value| T::try_from(value).ok());
+        let value = value.filter(|value| allowed.contains(value)).and_then(|value| T::try_from(value).ok());
         value.or_else(|| self.error(format!("{} is out of range", self.name()), range))
     }
 
     /// A number within bounds; a whole one too.
     pub fn number(&self, allowed: RangeInclusive<f64>) -> Option<f64> {
         let range = format!("allowed: {:?} to {:?}", allowed.start(), allowed.end());
-        let integer = self
-            .value
-            .as_integer()
-            .filter(|integer| integer.radix() == 10)
-            .map(|integer| integer.as_str());
-        let Some(text) = self
-            .value
-            .as_float()
-            .map(|float| float.as_str())
-            .or(integer)
-        else {
+        let integer = self.value.as_integer().filter(|integer| integer.radix() == 10).map(|integer| integer.as_str());
+        let Some(text) = self.value.as_float().map(|float| float.as_str()).or(integer) else {
             return self.wrong_type("a number", &range);
         };
         match text.parse() {
@@ -286,10 +241,7 @@ impl<'a> Item<'a> {
         if limits.allow(duration) {
             return Some(duration);
         }
-        self.error(
-            format!("{} cannot be that duration", self.name()),
-            limits.describe(),
-        )
+        self.error(format!("{} cannot be that duration", self.name()), limits.describe())
     }
 
     /// A size in bytes, at least 1.
@@ -299,10 +251,7 @@ impl<'a> Item<'a> {
             return self.error(format!("{} is a number without a unit", self.name()), help);
         }
         match parse_size(&self.text()?.value) {
-            Ok(0) => self.error(
-                format!("{} must not be zero", self.name()),
-                "allowed: \"1B\" or more",
-            ),
+            Ok(0) => self.error(format!("{} must not be zero", self.name()), "allowed: \"1B\" or more"),
             Ok(size) => Some(size),
             Err(mend) => self.error(format!("{} is not a size", self.name()), mend),
         }
@@ -323,29 +272,16 @@ impl<'a> Item<'a> {
             Some(meant) => format!("did you mean \"{meant}\"? {allowed}"),
             None => allowed,
         };
-        self.error(
-            format!("{} cannot be \"{}\"", self.name(), text.shown()),
-            help,
-        )
+        self.error(format!("{} cannot be \"{}\"", self.name(), text.shown()), help)
     }
 
     /// Notes that the value is of another type.
     pub fn wrong_type<T>(&self, wanted: &str, help: &str) -> Option<T> {
         let found = self.value.type_str();
-        let article = if found.starts_with(['a', 'i']) {
-            "an"
-        } else {
-            "a"
-        };
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
         let from_env = self.value.as_str().is_some_and(|text| text.contains("${"));
-        let help = if from_env {
-            format!("{help}; only strings can come from the environment")
-        } else {
-            help.to_owned()
-        };
-        self.error(
-            format!("{} must be {wanted}, not {article} {found}", self.name()),
-            help,
-        )
+        let help =
+            if from_env { format!("{help}; only strings can come from the environment") } else { help.to_owned() };
+        self.error(format!("{} must be {wanted}, not {article} {found}", self.name()), help)
     }
 }

@@ -11,9 +11,7 @@ use super::queue::{self, Queues};
 use super::section::{Got, Section};
 use super::shape;
 use super::value::{days, millis, secs};
-use super::{
-    Ack, Binding, DeadLetter, Handler, Idempotency, Job, KeySource, OnMissing, Order, Retry, Store,
-};
+use super::{Ack, Binding, DeadLetter, Handler, Idempotency, Job, KeySource, OnMissing, Order, Retry, Store};
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
 const LONGEST_NAME: usize = 100;
@@ -43,11 +41,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(allowed) {
         let message = format!("`{}` cannot be the name of a job", mask::quote(name));
-        item.reader().error(
-            item.key_place,
-            message,
-            "allowed: letters, digits, `-`, `_` and `.`, at most 100",
-        );
+        item.reader().error(item.key_place, message, "allowed: letters, digits, `-`, `_` and `.`, at most 100");
     }
     let section = item.section(&shape::JOB)?;
     let orders = [("weighted", Order::Weighted), ("strict", Order::Strict)];
@@ -60,9 +54,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         enabled: section.get("enabled", true, |item| item.boolean()).value,
         concurrency: concurrency.value,
         prefetch: prefetch(&section, &handler, &concurrency, queues.len()),
-        order: section
-            .get("order", Order::Weighted, |item| item.choice(&orders))
-            .value,
+        order: section.get("order", Order::Weighted, |item| item.choice(&orders)).value,
         max_body: section.get("max_body", 16 << 20, |item| item.size()).value,
         dead_letter: dead_letter(&section, name, &queues),
         queues,
@@ -71,20 +63,10 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         idempotency: idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store),
         retry: retry(&section.section("retry", &shape::RETRY)),
     };
-    Some(Draft {
-        job,
-        place: section.place,
-        queue_places,
-        exchanges,
-    })
+    Some(Draft { job, place: section.place, queue_places, exchanges })
 }
 
-fn prefetch(
-    section: &Section<'_>,
-    handler: &Option<Handler>,
-    concurrency: &Got<usize>,
-    queues: usize,
-) -> u16 {
+fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<usize>, queues: usize) -> u16 {
     let default = match handler {
         Some(Handler::Discard) => DISCARD_PREFETCH,
         Some(Handler::Command(_)) | None => {
@@ -93,25 +75,16 @@ fn prefetch(
     };
     let got = section.get("prefetch", default, |item| {
         if item.value().as_integer().is_some_and(|integer| integer.as_str() == "0") {
-            let help = "allowed: 1 to 65535; to RabbitMQ 0 is no limit, and a whole queue would come into memory at once";
+            let help =
+                "allowed: 1 to 65535; to RabbitMQ 0 is no limit, and a whole queue would come into memory at once";
             return item.error("`prefetch` cannot be 0", help);
         }
         item.integer(1..=65_535)
     });
     let most = usize::from(got.value) * queues;
-    if let Some(place) = got
-        .at
-        .filter(|_| got.both(concurrency) && queues > 0 && most < concurrency.value)
-    {
-        let message = format!(
-            "this prefetch keeps at most {most} of {} handlers busy",
-            concurrency.value
-        );
-        section.reader().warn(
-            place,
-            message,
-            "raise it to `concurrency` at least, or leave the key out",
-        );
+    if let Some(place) = got.at.filter(|_| got.both(concurrency) && queues > 0 && most < concurrency.value) {
+        let message = format!("this prefetch keeps at most {most} of {} handlers busy", concurrency.value);
+        section.reader().warn(place, message, "raise it to `concurrency` at least, or leave the key out");
     }
     got.value
 }
@@ -124,94 +97,55 @@ fn dead_letter(job: &Section<'_>, name: &str, queues: &[super::Queue]) -> DeadLe
     if queue.at.is_none()
         && let Some((message, _)) = queue::name_fault(&queue.value)
     {
-        let message = format!(
-            "the dead-letter queue of this job would be called `{}`: {message}",
-            mask::quote(&queue.value)
-        );
-        job.reader()
-            .error(place, message, "set dead_letter.queue, or rename the job");
+        let message =
+            format!("the dead-letter queue of this job would be called `{}`: {message}", mask::quote(&queue.value));
+        job.reader().error(place, message, "set dead_letter.queue, or rename the job");
     }
     if queue.good && queues.iter().any(|work| work.name == queue.value) {
         let message = "the dead-letter queue of this job is one of its work queues";
-        job.reader().error(
-            place,
-            message,
-            "set dead_letter.queue to another: what failed for good would run again",
-        );
+        job.reader().error(place, message, "set dead_letter.queue to another: what failed for good would run again");
     }
-    DeadLetter {
-        queue: queue.value,
-        message_ttl: queue::time_to_live(&section, "message_ttl").value,
-    }
+    DeadLetter { queue: queue.value, message_ttl: queue::time_to_live(&section, "message_ttl").value }
 }
 
 fn ack(section: &Section<'_>) -> Ack {
     Ack {
-        batch: section
-            .get("batch", 64, |item| item.integer(1..=65_535))
-            .value,
-        interval: section
-            .get("interval", millis(20), |item| item.duration(ACK_INTERVAL))
-            .value,
+        batch: section.get("batch", 64, |item| item.integer(1..=65_535)).value,
+        interval: section.get("interval", millis(20), |item| item.duration(ACK_INTERVAL)).value,
     }
 }
 
 fn idempotency(section: &Section<'_>, store: &Store) -> Idempotency {
-    let answers = [
-        ("run", OnMissing::Run),
-        ("dead", OnMissing::Dead),
-        ("body", OnMissing::Body),
-    ];
+    let answers = [("run", OnMissing::Run), ("dead", OnMissing::Dead), ("body", OnMissing::Body)];
     let key = section.get("key", KeySource::MessageId, |item| key_source(&item));
     let on_missing = section.get("on_missing", OnMissing::Run, |item| item.choice(&answers));
-    let retention = section.get("retention", store.retention, |item| {
-        item.duration(ABOVE_ZERO)
-    });
+    let retention = section.get("retention", store.retention, |item| item.duration(ABOVE_ZERO));
     let (never_missing, never_kept) = match key.value {
         KeySource::MessageId | KeySource::Header(_) | KeySource::JsonPointer(_) => (false, false),
         KeySource::Body => (true, false),
         KeySource::None => (true, true),
     };
     let warn = |place, message: &str| {
-        section
-            .reader()
-            .warn(place, message, "remove it, or choose another `key`");
+        section.reader().warn(place, message, "remove it, or choose another `key`");
     };
     if let Some(place) = on_missing.at.filter(|_| never_missing) {
-        warn(
-            place,
-            "`on_missing` has no effect with this `key`: it is never missing",
-        );
+        warn(place, "`on_missing` has no effect with this `key`: it is never missing");
     }
     if let Some(place) = retention.at.filter(|_| never_kept) {
-        warn(
-            place,
-            "`retention` has no effect with this `key`: none is kept",
-        );
+        warn(place, "`retention` has no effect with this `key`: none is kept");
     }
-    Idempotency {
-        key: key.value,
-        on_missing: on_missing.value,
-        retention: retention.value,
-    }
+    Idempotency { key: key.value, on_missing: on_missing.value, retention: retention.value }
 }
 
 fn key_source(item: &Item<'_>) -> Option<KeySource> {
-    let plain = [
-        ("message_id", KeySource::MessageId),
-        ("body", KeySource::Body),
-        ("none", KeySource::None),
-    ];
+    let plain = [("message_id", KeySource::MessageId), ("body", KeySource::Body), ("none", KeySource::None)];
     let text = item.text()?;
     if let Some((_, source)) = plain.iter().find(|(word, _)| *word == text.value) {
         return Some(source.clone());
     }
     if let Some(name) = text.value.strip_prefix("header:") {
         if name.is_empty() || name.len() > 255 {
-            return item.error(
-                "the header's name is missing or too long",
-                "write \"header:NAME\", at most 255 bytes",
-            );
+            return item.error("the header's name is missing or too long", "write \"header:NAME\", at most 255 bytes");
         }
         return Some(KeySource::Header(name.to_owned()));
     }
@@ -222,29 +156,17 @@ fn key_source(item: &Item<'_>) -> Option<KeySource> {
     let meant = super::shape::nearest(&text.value, &words);
     let meant = meant.map_or_else(String::new, |meant| format!("did you mean \"{meant}\"? "));
     let allowed = "allowed: \"message_id\", \"header:NAME\", \"json:/POINTER\", \"body\", \"none\"";
-    item.error(
-        format!("`key` cannot be \"{}\"", text.shown()),
-        format!("{meant}{allowed}"),
-    )
+    item.error(format!("`key` cannot be \"{}\"", text.shown()), format!("{meant}{allowed}"))
 }
 
 /// RFC 6901: empty for the whole body, else steps that each begin with a slash.
 fn json_pointer(item: &Item<'_>, pointer: &str) -> Option<KeySource> {
     if !pointer.is_empty() && !pointer.starts_with('/') {
-        return item.error(
-            "a JSON pointer begins with `/`",
-            "write it as in \"json:/order/id\"",
-        );
+        return item.error("a JSON pointer begins with `/`", "write it as in \"json:/order/id\"");
     }
-    if pointer
-        .split('~')
-        .skip(1)
-        .any(|rest| !rest.starts_with(['0', '1']))
-    {
-        return item.error(
-            "a `~` of this JSON pointer means nothing",
-            "in a pointer ~ is written ~0, and / in a name ~1",
-        );
+    if pointer.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
+        return item
+            .error("a `~` of this JSON pointer means nothing", "in a pointer ~ is written ~0, and / in a name ~1");
     }
     Some(KeySource::JsonPointer(pointer.to_owned()))
 }
@@ -255,19 +177,11 @@ fn retry(section: &Section<'_>) -> Retry {
     let max = section.get("max", secs(3_600), |item| item.duration(RETRY_DELAY));
     at_least(section, ("max", &max), ("initial", &initial));
     Retry {
-        max_attempts: section
-            .get("max_attempts", 5, |item| item.integer(1..=most))
-            .value,
+        max_attempts: section.get("max_attempts", 5, |item| item.integer(1..=most)).value,
         initial: initial.value,
-        multiplier: section
-            .get("multiplier", 3.0, |item| item.number(1.0..=1000.0))
-            .value,
+        multiplier: section.get("multiplier", 3.0, |item| item.number(1.0..=1000.0)).value,
         max: max.value,
-        jitter: section
-            .get("jitter", 0.2, |item| item.number(0.0..=1.0))
-            .value,
-        max_crashes: section
-            .get("max_crashes", 3, |item| item.integer(1..=most))
-            .value,
+        jitter: section.get("jitter", 0.2, |item| item.number(0.0..=1.0)).value,
+        max_crashes: section.get("max_crashes", 3, |item| item.integer(1..=most)).value,
     }
 }

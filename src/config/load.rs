@@ -41,25 +41,14 @@ struct File {
 impl File {
     /// What is to be parsed: what could not be read as text is not guessed at.
     fn toml(&self) -> &str {
-        if self.unreadable.is_none() {
-            &self.source.text
-        } else {
-            ""
-        }
+        if self.unreadable.is_none() { &self.source.text } else { "" }
     }
 }
 
 /// The main file: `option` (`-c`), else `$WARREND_CONFIG` unless empty, else [`DEFAULT_PATH`].
 pub fn path(option: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
-    let variable = || {
-        env(PATH_VARIABLE)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    };
-    option
-        .map(Path::to_path_buf)
-        .or_else(variable)
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
+    let variable = || env(PATH_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    option.map(Path::to_path_buf).or_else(variable).unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
 }
 
 /// A variable of this process; what is not UTF-8 counts as not set.
@@ -84,104 +73,62 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
 
 fn read(path: PathBuf) -> File {
     let (text, unreadable) = match std::fs::read(&path) {
-        Err(error) => (
-            String::new(),
-            Some((format!("cannot read this file: {error}"), None)),
-        ),
+        Err(error) => (String::new(), Some((format!("cannot read this file: {error}"), None))),
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => (text, None),
             Err(error) => {
                 let place = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                (
-                    text,
-                    Some(("this file is not UTF-8".to_owned(), Some(place))),
-                )
+                (text, Some(("this file is not UTF-8".to_owned(), Some(place))))
             }
         },
     };
-    File {
-        source: Source { path, text },
-        unreadable,
-    }
+    File { source: Source { path, text }, unreadable }
 }
 
 /// The files of `jobs.d` in the order of their names. Hidden ones are left out: editors keep their own there.
 fn job_files(folder: &Path) -> Vec<File> {
     let unreadable = |error: std::io::Error| {
         let unreadable = Some((format!("cannot read this folder: {error}"), None));
-        vec![File {
-            source: Source {
-                path: folder.to_path_buf(),
-                text: String::new(),
-            },
-            unreadable,
-        }]
+        vec![File { source: Source { path: folder.to_path_buf(), text: String::new() }, unreadable }]
     };
     let entries: std::io::Result<Vec<_>> = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => return unreadable(error),
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect(),
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
     };
     let mut paths = match entries {
         Ok(paths) => paths,
         Err(error) => return unreadable(error),
     };
-    let hidden = |path: &Path| {
-        path.file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-    };
-    paths.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "toml")
-            && !hidden(path)
-    });
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
     paths.sort();
     paths.into_iter().map(read).collect()
 }
 
 /// Judges what was read. Apart from [`load`], so that it knows nothing of the file system.
-fn judge(
-    files: &[File],
-    folder: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Loaded, Report> {
-    let parsed: Vec<_> = files
-        .iter()
-        .map(|file| DeTable::parse_recoverable(file.toml()))
-        .collect();
+fn judge(files: &[File], folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    let parsed: Vec<_> = files.iter().map(|file| DeTable::parse_recoverable(file.toml())).collect();
     let reader = Reader::new(env, folder);
     let mut broken_lines: Vec<Vec<usize>> = Vec::new();
     for (index, (file, (tree, errors))) in files.iter().zip(&parsed).enumerate() {
         broken_lines.push(syntax(&reader, index, file, tree.get_ref(), errors));
     }
-    let config = whole(
-        &reader,
-        files,
-        &parsed,
-        broken_lines.iter().any(|lines| !lines.is_empty()),
-    );
+    let config = whole(&reader, files, &parsed, broken_lines.iter().any(|lines| !lines.is_empty()));
     let mut findings = reader.into_findings();
     findings.retain(|finding| !doubtful(finding, files, &broken_lines));
     let secrets: Vec<Vec<Range<usize>>> = files
         .iter()
         .zip(&parsed)
         .zip(&broken_lines)
-        .map(|((file, (tree, _)), broken)| {
-            mask::secrets(&file.source.text, tree.get_ref(), !broken.is_empty())
-        })
+        .map(|((file, (tree, _)), broken)| mask::secrets(&file.source.text, tree.get_ref(), !broken.is_empty()))
         .collect();
     let report = Report::new(findings, files.iter().map(|file| &file.source), &secrets);
     if report.errors() > 0 {
         return Err(report);
     }
-    Ok(Loaded {
-        config,
-        warnings: report,
-        files: files.iter().map(|file| file.source.path.clone()).collect(),
-    })
+    Ok(Loaded { config, warnings: report, files: files.iter().map(|file| file.source.path.clone()).collect() })
 }
 
 /// Notes what keeps a file from being TOML, at most once a line, and gives these lines.
@@ -193,21 +140,12 @@ fn syntax(
     errors: &[toml::de::Error],
 ) -> Vec<usize> {
     let note = |place, message: String, help: Option<String>, also| {
-        reader.note(Finding {
-            level: Level::Error,
-            kind: Kind::Syntax,
-            place,
-            message,
-            help,
-            also,
-        });
+        reader.note(Finding { level: Level::Error, kind: Kind::Syntax, place, message, help, also });
     };
     if let Some((message, offset)) = &file.unreadable {
-        let place = offset.map_or(Place::whole(index), |offset| {
-            Place::of(index, offset..offset + 1)
-        });
-        let help = (index == 0 && offset.is_none())
-            .then(|| format!("name the file with -c PATH, or in {PATH_VARIABLE}"));
+        let place = offset.map_or(Place::whole(index), |offset| Place::of(index, offset..offset + 1));
+        let help =
+            (index == 0 && offset.is_none()).then(|| format!("name the file with -c PATH, or in {PATH_VARIABLE}"));
         note(place, message.clone(), help, None);
         return vec![0];
     }
@@ -219,8 +157,8 @@ fn syntax(
             continue;
         }
         lines.push(line);
-        let first = first_job(&file.source.text, tree, &span)
-            .map(|first| (Place::of(index, first), "first defined here"));
+        let first =
+            first_job(&file.source.text, tree, &span).map(|first| (Place::of(index, first), "first defined here"));
         let message = format!("not valid TOML: {}", error.message());
         note(Place::of(index, span), message, None, first);
     }
@@ -233,12 +171,7 @@ fn first_job(text: &str, tree: &DeTable<'_>, duplicate: &Range<usize>) -> Option
     let (name, _) = jobs.iter().find(|(name, _)| name.span() == *duplicate)?;
     // The tree keeps the last place of a table that stands twice: the first is in the part before it.
     let (before, _) = DeTable::parse_recoverable(text.get(..duplicate.start)?);
-    let (first, _) = before
-        .get_ref()
-        .get("jobs")?
-        .get_ref()
-        .as_table()?
-        .get_key_value(name.get_ref().as_ref())?;
+    let (first, _) = before.get_ref().get("jobs")?.get_ref().as_table()?.get_key_value(name.get_ref().as_ref())?;
     Some(first.span())
 }
 
@@ -248,83 +181,47 @@ fn doubtful(finding: &Finding, files: &[File], broken_lines: &[Vec<usize>]) -> b
     match finding.kind {
         Kind::Syntax => false,
         Kind::Missing => !broken.is_empty(),
-        Kind::Fault => finding.place.bytes.is_some_and(|(start, _)| {
-            broken.contains(&files[finding.place.file].source.line_and_column(start).0)
-        }),
+        Kind::Fault => finding
+            .place
+            .bytes
+            .is_some_and(|(start, _)| broken.contains(&files[finding.place.file].source.line_and_column(start).0)),
     }
 }
 
 type Parsed<'a> = (Spanned<DeTable<'a>>, Vec<toml::de::Error>);
 
 /// Reads all tables of all files. `broken`: some of them may be missing.
-fn whole<'a>(
-    reader: &'a Reader<'a>,
-    files: &[File],
-    parsed: &'a [Parsed<'a>],
-    broken: bool,
-) -> Config {
+fn whole<'a>(reader: &'a Reader<'a>, files: &[File], parsed: &'a [Parsed<'a>], broken: bool) -> Config {
     let mut roots = Vec::new();
     for (index, (tree, _)) in parsed.iter().enumerate() {
-        let shape = if index == 0 {
-            &shape::ROOT
-        } else {
-            &shape::JOBS_FILE
-        };
-        roots.push(Section::new(
-            reader,
-            tree.get_ref(),
-            Place::whole(index),
-            shape,
-        ));
+        let shape = if index == 0 { &shape::ROOT } else { &shape::JOBS_FILE };
+        roots.push(Section::new(reader, tree.get_ref(), Place::whole(index), shape));
     }
     let main = roots[0];
-    let (broker, store) = (
-        general::broker(&main),
-        general::store(&main.section("store", &shape::STORE)),
-    );
+    let (broker, store) = (general::broker(&main), general::store(&main.section("store", &shape::STORE)));
     let control = general::control(&main.section("control", &shape::CONTROL));
     let shutdown = general::shutdown(&main.section("shutdown", &shape::SHUTDOWN));
-    let mut drafts: Vec<Draft> = jobs(reader, &roots)
-        .iter()
-        .filter_map(|(name, item)| job::read(name, item, &store))
-        .collect();
+    let mut drafts: Vec<Draft> =
+        jobs(reader, &roots).iter().filter_map(|(name, item)| job::read(name, item, &store)).collect();
     drafts.sort_by(|a, b| a.job.name.cmp(&b.job.name));
     if roots.iter().all(|root| root.item("jobs").is_none()) && !broken {
-        let help = format!(
-            "add [jobs.NAME] to {}, or to a file in {JOBS_FOLDER}",
-            files[0].source.path.display()
-        );
+        let help = format!("add [jobs.NAME] to {}, or to a file in {JOBS_FOLDER}", files[0].source.path.display());
         reader.missing(Place::whole(0), "there is no job", help);
     }
     across(reader, &drafts);
-    Config {
-        broker,
-        store,
-        control,
-        shutdown,
-        jobs: drafts.into_iter().map(|draft| draft.job).collect(),
-    }
+    Config { broker, store, control, shutdown, jobs: drafts.into_iter().map(|draft| draft.job).collect() }
 }
 
 /// The jobs of all files. One that two files define is noted, and only the first of them kept.
 fn jobs<'a>(reader: &Reader<'_>, roots: &[Section<'a>]) -> Vec<(&'a str, Item<'a>)> {
     let mut jobs: BTreeMap<&str, Item<'_>> = BTreeMap::new();
-    for (name, item) in roots
-        .iter()
-        .filter_map(|root| root.item("jobs")?.entries())
-        .flatten()
-    {
+    for (name, item) in roots.iter().filter_map(|root| root.item("jobs")?.entries()).flatten() {
         match jobs.get(name) {
             None => drop(jobs.insert(name, item)),
             Some(first) => {
                 let message = format!("the job `{}` is defined twice", mask::quote(name));
                 let also = (first.key_place, "first defined here");
-                reader.clash(
-                    item.key_place,
-                    message,
-                    "rename one of them, or remove it",
-                    also,
-                );
+                reader.clash(item.key_place, message, "rename one of them, or remove it", also);
             }
         }
     }
@@ -350,26 +247,15 @@ fn across(reader: &Reader<'_>, drafts: &[Draft]) {
     }
     let mut exchanges: BTreeMap<&str, (&str, Place)> = BTreeMap::new();
     for (binding, place) in drafts.iter().flat_map(|draft| &draft.exchanges) {
-        let (kind, first) = *exchanges
-            .entry(&binding.exchange)
-            .or_insert((&binding.kind, *place));
+        let (kind, first) = *exchanges.entry(&binding.exchange).or_insert((&binding.kind, *place));
         if kind != binding.kind {
             let help = "an exchange has one type: write the same in each binding";
-            reader.clash(
-                *place,
-                "this exchange has another type elsewhere",
-                help,
-                (first, "first named here"),
-            );
+            reader.clash(*place, "this exchange has another type elsewhere", help, (first, "first named here"));
         }
     }
     if let Some(first) = drafts.first()
         && drafts.iter().all(|draft| !draft.job.enabled)
     {
-        reader.warn(
-            first.place,
-            "all jobs are disabled",
-            "nothing will be consumed until one has enabled = true",
-        );
+        reader.warn(first.place, "all jobs are disabled", "nothing will be consumed until one has enabled = true");
     }
 }

@@ -19,25 +19,15 @@ const MASK: &str = "***";
 ///
 /// `broken`: the file has syntax errors, so the tree may lack or misplace strings.
 pub fn secrets(text: &str, tree: &DeTable<'_>, broken: bool) -> Vec<Range<usize>> {
-    let mut search = Search {
-        text,
-        found: Vec::new(),
-        read: Vec::new(),
-    };
+    let mut search = Search { text, found: Vec::new(), read: Vec::new() };
     search.table(tree, Kind::Plain);
     search.read.sort_by_key(|span| span.start);
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let end = start + line.trim_end().len();
-        let unread = if broken {
-            Some(start)
-        } else {
-            search.comment(start..end)
-        };
+        let unread = if broken { Some(start) } else { search.comment(start..end) };
         if let Some(from) = unread {
-            search
-                .found
-                .extend(by_eye(&text[from..end]).map(|range| from + range.start..from + range.end));
+            search.found.extend(by_eye(&text[from..end]).map(|range| from + range.start..from + range.end));
         }
         start += line.len();
     }
@@ -54,33 +44,21 @@ pub fn secrets(text: &str, tree: &DeTable<'_>, broken: bool) -> Vec<Range<usize>
 }
 
 /// The line `line` of `text` as it may be shown, and where `caret` stands in it then.
-pub fn masked(
-    text: &str,
-    line: Range<usize>,
-    caret: Range<usize>,
-    secrets: &[Range<usize>],
-) -> (String, Range<usize>) {
+pub fn masked(text: &str, line: Range<usize>, caret: Range<usize>, secrets: &[Range<usize>]) -> (String, Range<usize>) {
     let mut shown = String::with_capacity(line.len());
     let mut moved = caret.start.clamp(line.start, line.end)..caret.end.clamp(line.start, line.end);
     let (from, to) = (moved.start, moved.end);
     moved.start -= line.start;
     moved.end -= line.start;
     let mut copied = line.start;
-    for secret in secrets
-        .iter()
-        .filter(|secret| secret.start < line.end && secret.end > line.start)
-    {
+    for secret in secrets.iter().filter(|secret| secret.start < line.end && secret.end > line.start) {
         let secret = secret.start.max(line.start)..secret.end.min(line.end);
         shown.push_str(&text[copied..secret.start]);
         let mask_start = shown.len();
         shown.push_str(MASK);
         copied = secret.end;
         if from > secret.start {
-            moved.start = if from < secret.end {
-                mask_start
-            } else {
-                shown.len() + from - secret.end
-            };
+            moved.start = if from < secret.end { mask_start } else { shown.len() + from - secret.end };
         }
         if to > secret.start {
             moved.end = shown.len() + to.saturating_sub(secret.end);
@@ -100,11 +78,7 @@ pub fn quote(text: &str) -> String {
         Some(range) => format!("{}{MASK}{}", &text[..range.start], &text[range.end..]),
         None => text.to_owned(),
     };
-    let mut quote: String = shown
-        .chars()
-        .take(LONGEST_QUOTE)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut quote: String = shown.chars().take(LONGEST_QUOTE).flat_map(char::escape_debug).collect();
     if shown.chars().nth(LONGEST_QUOTE).is_some() {
         quote.push_str("...");
     }
@@ -127,10 +101,7 @@ impl Kind {
         let key = key.to_lowercase();
         if key.ends_with("_file") {
             Self::Plain
-        } else if ["password", "passwd", "secret", "token"]
-            .iter()
-            .any(|word| key.contains(word))
-        {
+        } else if ["password", "passwd", "secret", "token"].iter().any(|word| key.contains(word)) {
             Self::Secret
         } else if key == "url" || key == "urls" {
             Self::Url
@@ -157,14 +128,7 @@ impl Search<'_> {
             if url_password(key.get_ref(), false).is_some() {
                 self.found.push(key.span());
             }
-            self.value(
-                value,
-                if kind == Kind::Secret {
-                    kind
-                } else {
-                    Kind::of(key.get_ref())
-                },
-            );
+            self.value(value, if kind == Kind::Secret { kind } else { Kind::of(key.get_ref()) });
         }
     }
 
@@ -206,14 +170,10 @@ impl Search<'_> {
 
     /// Where the comment of a line begins: at the first `#` that is in no key and no value.
     fn comment(&self, line: Range<usize>) -> Option<usize> {
-        let marks = self.text[line.clone()]
-            .match_indices('#')
-            .map(|(at, _)| line.start + at);
+        let marks = self.text[line.clone()].match_indices('#').map(|(at, _)| line.start + at);
         let is_read = |mark: usize| {
             let after = self.read.partition_point(|span| span.start <= mark);
-            self.read[..after]
-                .last()
-                .is_some_and(|span| span.end > mark)
+            self.read[..after].last().is_some_and(|span| span.end > mark)
         };
         marks.into_iter().find(|mark| !is_read(*mark))
     }
@@ -242,11 +202,7 @@ fn url_password(text: &str, always: bool) -> Option<Range<usize>> {
 
 /// What may be a password in a URL without an `@`: what stands where the port should and is none.
 fn without_user(rest: &str) -> Option<Range<usize>> {
-    let address = if rest.starts_with('[') {
-        rest.find(']').unwrap_or(0)
-    } else {
-        0
-    };
+    let address = if rest.starts_with('[') { rest.find(']').unwrap_or(0) } else { 0 };
     let colon = address + rest[address..].find(':')?;
     let path = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let port = rest.get(colon + 1..path)?;
@@ -256,9 +212,7 @@ fn without_user(rest: &str) -> Option<Range<usize>> {
 
 /// The secret part of a comment, or of a line of a file that is not valid TOML.
 fn by_eye(line: &str) -> Option<Range<usize>> {
-    let assigned = line
-        .split_once('=')
-        .filter(|(key, _)| Kind::of(key.trim_end()) == Kind::Secret);
+    let assigned = line.split_once('=').filter(|(key, _)| Kind::of(key.trim_end()) == Kind::Secret);
     if let Some((key, value)) = assigned {
         let start = key.len() + 1;
         return (!value.is_empty()).then(|| start..start + value.len());
@@ -285,37 +239,16 @@ mod tests {
 
     #[test]
     fn masks_passwords_of_urls() {
-        check(
-            r#"urls = ["amqp://u:secret@h:5672/x"]"#,
-            r#"urls = ["amqp://u:***@h:5672/x"]"#,
-        );
-        check(
-            r#"urls = ["amqp://u:a@h", 'amqp://u:b@h']"#,
-            r#"urls = ["amqp://u:***@h", 'amqp://u:***@h']"#,
-        );
-        check(
-            r#"urls = ["amqp://u:s@cr/et#@h"]"#,
-            r#"urls = ["amqp://u:***@h"]"#,
-        );
-        check(
-            r#"urls = ["amqp://u:${PW:-secret}@h"]"#,
-            r#"urls = ["amqp://u:***@h"]"#,
-        );
+        check(r#"urls = ["amqp://u:secret@h:5672/x"]"#, r#"urls = ["amqp://u:***@h:5672/x"]"#);
+        check(r#"urls = ["amqp://u:a@h", 'amqp://u:b@h']"#, r#"urls = ["amqp://u:***@h", 'amqp://u:***@h']"#);
+        check(r#"urls = ["amqp://u:s@cr/et#@h"]"#, r#"urls = ["amqp://u:***@h"]"#);
+        check(r#"urls = ["amqp://u:${PW:-secret}@h"]"#, r#"urls = ["amqp://u:***@h"]"#);
         check(r#"urls = ["user:secret@h"]"#, r#"urls = ["user:***@h"]"#);
         check(r#"urls = ["user:secret"]"#, r#"urls = ["user:***"]"#);
-        check(
-            r#"urls = ["amqp://user:secret/vhost"]"#,
-            r#"urls = ["amqp://user:***"]"#,
-        );
+        check(r#"urls = ["amqp://user:secret/vhost"]"#, r#"urls = ["amqp://user:***"]"#);
         check(r#"urls = ["amqp://u:s\u0040cret@h"]"#, r#"urls = ["***"]"#);
-        check(
-            r#"x.url = """amqp://u:secret@h""""#,
-            r#"x.url = """amqp://u:***@h""""#,
-        );
-        check(
-            r#"command = ["curl", "http://u:secret@h/"]"#,
-            r#"command = ["curl", "http://u:***@h/"]"#,
-        );
+        check(r#"x.url = """amqp://u:secret@h""""#, r#"x.url = """amqp://u:***@h""""#);
+        check(r#"command = ["curl", "http://u:secret@h/"]"#, r#"command = ["curl", "http://u:***@h/"]"#);
     }
 
     #[test]
@@ -333,10 +266,7 @@ mod tests {
     #[test]
     fn masks_values_named_as_secrets() {
         check(r#"password = "a b""#, r#"password = "***""#);
-        check(
-            r#"env = { API_TOKEN = "x", OTHER = "y" }"#,
-            r#"env = { API_TOKEN = "***", OTHER = "y" }"#,
-        );
+        check(r#"env = { API_TOKEN = "x", OTHER = "y" }"#, r#"env = { API_TOKEN = "***", OTHER = "y" }"#);
         check("client_secret = 12345", "client_secret = ***");
     }
 
@@ -350,19 +280,10 @@ mod tests {
     #[test]
     fn masks_broken_lines_by_eye() {
         check("a = '''amqp://u:secret@h/é", "a = '''amqp://u:***@h/é");
-        check(
-            r#"urls = ["amqp://u:secret@h"#,
-            r#"urls = ["amqp://u:***@h"#,
-        );
-        check(
-            "urls = [amqp://u:secret@h, amqp://u:b@h]",
-            "urls = [amqp://u:***@h]",
-        );
+        check(r#"urls = ["amqp://u:secret@h"#, r#"urls = ["amqp://u:***@h"#);
+        check("urls = [amqp://u:secret@h, amqp://u:b@h]", "urls = [amqp://u:***@h]");
         check("urls = [u:secret@h]", "urls = [u:***@h]");
-        check(
-            "urls = [\"amqp://u\n:secret@h\"]",
-            "urls = [\"amqp://u\n:***@h\"]",
-        );
+        check("urls = [\"amqp://u\n:secret@h\"]", "urls = [\"amqp://u\n:***@h\"]");
         check("password = hunter 2", "password =***");
     }
 

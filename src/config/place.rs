@@ -19,10 +19,7 @@ impl Place {
 
     /// A range that the TOML parser gave.
     pub fn of(file: usize, range: std::ops::Range<usize>) -> Self {
-        Self {
-            file,
-            bytes: Some((range.start, range.end)),
-        }
+        Self { file, bytes: Some((range.start, range.end)) }
     }
 }
 
@@ -39,17 +36,9 @@ impl Source {
     /// First byte of the line that holds `offset`, and the byte after its last, without the line break.
     pub fn line_around(&self, offset: usize) -> (usize, usize) {
         let offset = self.floor(offset);
-        let start = self.text[..offset]
-            .rfind('\n')
-            .map_or(0, |newline| newline + 1);
-        let end = self.text[start..]
-            .find('\n')
-            .map_or(self.text.len(), |length| start + length);
-        let end = if self.text[start..end].ends_with('\r') {
-            end - 1
-        } else {
-            end
-        };
+        let start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = self.text[start..].find('\n').map_or(self.text.len(), |length| start + length);
+        let end = if self.text[start..end].ends_with('\r') { end - 1 } else { end };
         (start, end.max(start))
     }
 
@@ -58,10 +47,7 @@ impl Source {
         let offset = self.floor(offset);
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        )
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
     /// The nearest boundary of a character at or before `offset`.
@@ -80,10 +66,7 @@ mod tests {
 
     #[test]
     fn counts_lines_and_characters_from_one() {
-        let source = Source {
-            path: "x".into(),
-            text: "a\r\nbé = 1\n\nlast".to_owned(),
-        };
+        let source = Source { path: "x".into(), text: "a\r\nbé = 1\n\nlast".to_owned() };
         let check = |offset, position, line: &str| {
             assert_eq!(source.line_and_column(offset), position, "offset {offset}");
             let (start, end) = source.line_around(offset);

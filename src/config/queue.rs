@@ -46,22 +46,13 @@ pub fn read(job: &Section<'_>, name: &str) -> Queues {
     let (short, long) = (job.item("queue"), job.item("queues"));
     match (&short, &long) {
         (None, None) => {
-            let help = format!(
-                "add queue = \"NAME\", or a table [[jobs.{}.queues]] for each",
-                mask::quote(name)
-            );
-            job.reader()
-                .missing(job.place, "this job has no queue", help);
+            let help = format!("add queue = \"NAME\", or a table [[jobs.{}.queues]] for each", mask::quote(name));
+            job.reader().missing(job.place, "this job has no queue", help);
         }
         (Some(short), Some(long)) => {
             let help = "`queue` is short for one entry of `queues`: keep one of them";
             let also = (short.key_place, "`queue` stands here");
-            job.reader().clash(
-                long.key_place,
-                "this job has both `queue` and `queues`",
-                help,
-                also,
-            );
+            job.reader().clash(long.key_place, "this job has both `queue` and `queues`", help, also);
         }
         (Some(_), None) | (None, Some(_)) => {}
     }
@@ -71,17 +62,11 @@ pub fn read(job: &Section<'_>, name: &str) -> Queues {
         read.queues.push((plain(name), item.place));
     }
     if let Some(item) = long {
-        let entries = item
-            .array("a table [[jobs.NAME.queues]] for each queue")
-            .unwrap_or_default();
+        let entries = item.array("a table [[jobs.NAME.queues]] for each queue").unwrap_or_default();
         if entries.is_empty() && item.value().is_array() {
-            job.reader()
-                .error(item.place, "`queues` is empty", "give at least one queue");
+            job.reader().error(item.place, "`queues` is empty", "give at least one queue");
         }
-        for section in entries
-            .iter()
-            .filter_map(|entry| entry.section(&shape::QUEUE))
-        {
+        for section in entries.iter().filter_map(|entry| entry.section(&shape::QUEUE)) {
             one(&section, &mut read);
         }
     }
@@ -106,49 +91,29 @@ fn plain(name: Arc<str>) -> Queue {
 }
 
 fn one(section: &Section<'_>, read: &mut Queues) {
-    let kinds = [
-        ("classic", QueueKind::Classic),
-        ("quorum", QueueKind::Quorum),
-    ];
+    let kinds = [("classic", QueueKind::Classic), ("quorum", QueueKind::Quorum)];
     let declares = [("create", Declare::Create), ("passive", Declare::Passive)];
     let kind = section.get("type", QueueKind::Classic, |item| item.choice(&kinds));
     let max_priority = section.get("max_priority", None, |item| item.integer(1..=255).map(Some));
     if let Some(place) = max_priority.at.filter(|_| kind.value == QueueKind::Quorum) {
         let help = "remove it, or use type = \"classic\"; a quorum queue sorts into two priorities by itself";
-        section
-            .reader()
-            .error(place, "a quorum queue has no `max_priority`", help);
+        section.reader().error(place, "a quorum queue has no `max_priority`", help);
     }
     let bindings = section.get("bindings", Vec::new(), bindings).value;
     let item = section.item("name");
     if item.is_none() {
-        section.reader().missing(
-            section.place,
-            "this queue has no name",
-            "add name = \"NAME\"",
-        );
+        section.reader().missing(section.place, "this queue has no name", "add name = \"NAME\"");
     }
     let queue = Queue {
-        weight: section
-            .get("weight", 1, |item| item.integer(1..=1000))
-            .value,
-        declare: section
-            .get("declare", Declare::Create, |item| item.choice(&declares))
-            .value,
+        weight: section.get("weight", 1, |item| item.integer(1..=1000)).value,
+        declare: section.get("declare", Declare::Create, |item| item.choice(&declares)).value,
         kind: kind.value,
         max_priority: max_priority.value,
         message_ttl: time_to_live(section, "message_ttl").value,
-        max_length: section
-            .get("max_length", None, |item| {
-                item.integer(1..=i64::MAX).map(Some)
-            })
-            .value,
+        max_length: section.get("max_length", None, |item| item.integer(1..=i64::MAX).map(Some)).value,
         expires: time_to_live(section, "expires").value,
         arguments: section.get("arguments", BTreeMap::new(), arguments).value,
-        bindings: bindings
-            .iter()
-            .map(|(binding, _)| binding.clone())
-            .collect(),
+        bindings: bindings.iter().map(|(binding, _)| binding.clone()).collect(),
         ..plain(Arc::from(""))
     };
     read.exchanges.extend(bindings);
@@ -166,17 +131,9 @@ pub fn time_to_live<'a>(section: &Section<'a>, key: &'a str) -> Got<Option<Durat
 
 fn unique(job: &Section<'_>, queues: &[(Queue, Place)]) {
     for (index, (queue, place)) in queues.iter().enumerate() {
-        if let Some((_, first)) = queues[..index]
-            .iter()
-            .find(|(other, _)| other.name == queue.name)
-        {
+        if let Some((_, first)) = queues[..index].iter().find(|(other, _)| other.name == queue.name) {
             let also = (*first, "first named here");
-            job.reader().clash(
-                *place,
-                "this job names a queue twice",
-                "keep one of them",
-                also,
-            );
+            job.reader().clash(*place, "this job names a queue twice", "keep one of them", also);
         }
     }
 }
@@ -200,10 +157,7 @@ pub fn name_fault(name: &str) -> Option<(&'static str, &'static str)> {
             "allowed: 1 to 200 bytes, so that it fits the routing keys of the delay ladder",
         ))
     } else if name.starts_with("amq.") {
-        Some((
-            "a queue's name cannot begin with `amq.`",
-            "RabbitMQ keeps these names for itself: choose another",
-        ))
+        Some(("a queue's name cannot begin with `amq.`", "RabbitMQ keeps these names for itself: choose another"))
     } else if name.starts_with("warrend.delay.") {
         Some((
             "a queue's name cannot begin with `warrend.delay.`",
@@ -224,16 +178,10 @@ fn arguments(item: Item<'_>) -> Option<BTreeMap<String, HeaderValue>> {
     for (name, value) in item.entries()? {
         if let Some((_, key)) = OWN_KEYS.iter().find(|(argument, _)| *argument == name) {
             let help = format!("write the key `{key}` of this queue instead");
-            value.reader().error(
-                value.key_place,
-                format!("`{name}` has a key of its own"),
-                help,
-            );
+            value.reader().error(value.key_place, format!("`{name}` has a key of its own"), help);
         } else if !name.starts_with("x-") || name.len() > LONGEST_SHORT {
             let help = "the name of an argument begins with `x-` and has at most 255 bytes";
-            value
-                .reader()
-                .error(value.key_place, "RabbitMQ has no such queue argument", help);
+            value.reader().error(value.key_place, "RabbitMQ has no such queue argument", help);
         } else if let Some(value) = header_value(&value) {
             arguments.insert(name.to_owned(), value);
         }
@@ -254,100 +202,58 @@ fn header_value(item: &Item<'_>) -> Option<HeaderValue> {
         item.text().map(|text| HeaderValue::Text(text.value))
     } else if value.is_array() {
         let items = item.array("[...]")?;
-        Some(HeaderValue::Array(
-            items.iter().filter_map(header_value).collect(),
-        ))
+        Some(HeaderValue::Array(items.iter().filter_map(header_value).collect()))
     } else if value.is_table() {
         let mut table = BTreeMap::new();
         for (name, value) in item.entries()? {
             if name.len() > LONGEST_SHORT {
-                value.reader().error(
-                    value.key_place,
-                    "this name is too long",
-                    "allowed: at most 255 bytes",
-                );
+                value.reader().error(value.key_place, "this name is too long", "allowed: at most 255 bytes");
             } else if let Some(value) = header_value(&value) {
                 table.insert(name.to_owned(), value);
             }
         }
         Some(HeaderValue::Table(table))
     } else {
-        item.wrong_type(
-            "what RabbitMQ takes",
-            "allowed: booleans, numbers, strings, arrays, tables",
-        )
+        item.wrong_type("what RabbitMQ takes", "allowed: booleans, numbers, strings, arrays, tables")
     }
 }
 
 fn bindings(item: Item<'_>) -> Option<Vec<(Binding, Place)>> {
     let example = "[ { exchange = \"media\", type = \"topic\", routing_key = \"image.*\" } ]";
-    let sections = item
-        .array(example)?
-        .into_iter()
-        .filter_map(|entry| entry.section(&shape::BINDING));
+    let sections = item.array(example)?.into_iter().filter_map(|entry| entry.section(&shape::BINDING));
     Some(sections.filter_map(|section| binding(&section)).collect())
 }
 
 fn binding(section: &Section<'_>) -> Option<(Binding, Place)> {
     for (key, help) in [
         ("exchange", "add exchange = \"NAME\""),
-        (
-            "type",
-            "add type = \"topic\", or what the exchange is: it is created where missing",
-        ),
+        ("type", "add type = \"topic\", or what the exchange is: it is created where missing"),
     ] {
         if section.item(key).is_none() {
-            section
-                .reader()
-                .missing(section.place, format!("this binding has no `{key}`"), help);
+            section.reader().missing(section.place, format!("this binding has no `{key}`"), help);
         }
     }
-    let routing_key = section
-        .get("routing_key", String::new(), |item| short_text(&item))
-        .value;
+    let routing_key = section.get("routing_key", String::new(), |item| short_text(&item)).value;
     let exchange = section.item("exchange")?;
     let kind = section.item("type").and_then(|item| exchange_kind(&item));
-    let name = exchange
-        .filled_text()
-        .map(|text| text.value)
-        .filter(|name| fits(&exchange, name))?;
-    Some((
-        Binding {
-            exchange: name,
-            kind: kind?,
-            routing_key,
-        },
-        exchange.place,
-    ))
+    let name = exchange.filled_text().map(|text| text.value).filter(|name| fits(&exchange, name))?;
+    Some((Binding { exchange: name, kind: kind?, routing_key }, exchange.place))
 }
 
 fn exchange_kind(item: &Item<'_>) -> Option<String> {
     let kinds = ["direct", "fanout", "topic", "headers"].map(|kind| (kind, kind));
-    let plugin = item
-        .value()
-        .as_str()
-        .is_some_and(|text| text.starts_with("x-"));
-    if plugin {
-        short_text(item)
-    } else {
-        item.choice(&kinds).map(str::to_owned)
-    }
+    let plugin = item.value().as_str().is_some_and(|text| text.starts_with("x-"));
+    if plugin { short_text(item) } else { item.choice(&kinds).map(str::to_owned) }
 }
 
 fn short_text(item: &Item<'_>) -> Option<String> {
-    item.text()
-        .map(|text| text.value)
-        .filter(|text| fits(item, text))
+    item.text().map(|text| text.value).filter(|text| fits(item, text))
 }
 
 fn fits(item: &Item<'_>, text: &str) -> bool {
     let fits = text.len() <= LONGEST_SHORT;
     if !fits {
-        item.reader().error(
-            item.place,
-            format!("{} is too long", item.name()),
-            "allowed: at most 255 bytes",
-        );
+        item.reader().error(item.place, format!("{} is too long", item.name()), "allowed: at most 255 bytes");
     }
     fits
 }

@@ -112,27 +112,18 @@ impl Report {
             help: finding.help,
             also: finding.also.map(|(place, label)| (spot(place), label)),
         });
-        Self {
-            entries: entries.collect(),
-        }
+        Self { entries: entries.collect() }
     }
 
     /// How many errors there are.
     pub fn errors(&self) -> usize {
-        self.entries
-            .iter()
-            .filter(|entry| entry.level == Level::Error)
-            .count()
+        self.entries.iter().filter(|entry| entry.level == Level::Error).count()
     }
 
     /// Text for people: each entry with its line, a caret and the mend, one blank line between two. Ends with a
     /// line break unless empty.
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
         for entry in self.entries.iter().take(SHOWN) {
             if !text.is_empty() {
@@ -141,12 +132,7 @@ impl Report {
             text.push_str(&entry.render(&renderer));
             text.push('\n');
         }
-        if let Some(more) = self
-            .entries
-            .len()
-            .checked_sub(SHOWN)
-            .filter(|more| *more > 0)
-        {
+        if let Some(more) = self.entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             text.push_str(&format!("\nand {more} more\n"));
         }
         text
@@ -194,17 +180,9 @@ impl Spot {
             // A value over several lines is marked to the end of its first.
             let caret = source.floor(start)..source.floor(end);
             let (text, caret) = mask::masked(&source.text, from..to, caret, secrets);
-            SpotLine {
-                line,
-                column,
-                text,
-                caret,
-            }
+            SpotLine { line, column, text, caret }
         });
-        Self {
-            file: source.path.display().to_string(),
-            line,
-        }
+        Self { file: source.path.display().to_string(), line }
     }
 }
 
@@ -214,9 +192,7 @@ impl Entry {
             Level::Error => Style::ERROR,
             Level::Warning => Style::WARNING,
         };
-        let mut group = title
-            .primary_title(self.message.as_str())
-            .elements(std::iter::empty::<Origin<'_>>());
+        let mut group = title.primary_title(self.message.as_str()).elements(std::iter::empty::<Origin<'_>>());
         group = self.spot.show(group, AnnotationKind::Primary, None);
         if let Some((spot, label)) = &self.also {
             group = spot.show(group, AnnotationKind::Context, Some(label));
@@ -234,12 +210,7 @@ impl Entry {
 }
 
 impl Spot {
-    fn show<'a>(
-        &'a self,
-        group: Group<'a>,
-        kind: AnnotationKind,
-        label: Option<&'a str>,
-    ) -> Group<'a> {
+    fn show<'a>(&'a self, group: Group<'a>, kind: AnnotationKind, label: Option<&'a str>) -> Group<'a> {
         match &self.line {
             None => group.element(Origin::path(self.file.as_str())),
             Some(line) => group.element(
@@ -273,14 +244,7 @@ mod tests {
     fn report(text: &str, findings: Vec<Finding>) -> Report {
         let (tree, errors) = toml::de::DeTable::parse_recoverable(text);
         let secrets = mask::secrets(text, tree.get_ref(), !errors.is_empty());
-        Report::new(
-            findings,
-            &[Source {
-                path: "w.toml".into(),
-                text: text.to_owned(),
-            }],
-            &[secrets],
-        )
+        Report::new(findings, &[Source { path: "w.toml".into(), text: text.to_owned() }], &[secrets])
     }
 
     fn finding(bytes: Range<usize>, message: &str) -> Finding {
@@ -297,10 +261,7 @@ mod tests {
     #[test]
     fn shows_the_line_with_a_caret_and_the_mend() {
         let text = "[store]\npth = \"/x\"\n";
-        let faulty = Finding {
-            help: Some("did you mean `path`?".to_owned()),
-            ..finding(8..11, "unknown key `pth`")
-        };
+        let faulty = Finding { help: Some("did you mean `path`?".to_owned()), ..finding(8..11, "unknown key `pth`") };
         let report = report(text, vec![faulty]);
         let expect = "\
 error: unknown key `pth`
@@ -312,10 +273,7 @@ error: unknown key `pth`
   = help: did you mean `path`?
 ";
         assert_eq!(report.render(false), expect);
-        assert!(
-            report.render(true).contains("\u{1b}["),
-            "coloured where asked for"
-        );
+        assert!(report.render(true).contains("\u{1b}["), "coloured where asked for");
         let json = r#"[{"level":"error","file":"w.toml","line":2,"column":1,"message":"unknown key `pth`","help":"did you mean `path`?"}]"#;
         assert_eq!(report.to_json().to_string(), json);
     }
@@ -337,10 +295,7 @@ error: unknown key `pth`
     #[test]
     fn shows_the_second_place() {
         let text = "[a]\nx = 1\n\n[b]\nx = 1\n";
-        let both = Finding {
-            also: Some((Place::of(0, 1..2), "first defined here")),
-            ..finding(12..13, "twice")
-        };
+        let both = Finding { also: Some((Place::of(0, 1..2), "first defined here")), ..finding(12..13, "twice") };
         let rendered = report(text, vec![both]).render(false);
         assert!(rendered.contains("w.toml:4:2"), "{rendered}");
         assert!(rendered.contains("first defined here"), "{rendered}");

@@ -55,11 +55,7 @@ impl<T> Got<T> {
 impl<'a> Reader<'a> {
     /// Nothing noted yet.
     pub fn new(env: &'a dyn Fn(&str) -> Option<String>, folder: &'a Path) -> Self {
-        Self {
-            env,
-            folder,
-            findings: RefCell::new(Vec::new()),
-        }
+        Self { env, folder, findings: RefCell::new(Vec::new()) }
     }
 
     /// Notes an error.
@@ -129,29 +125,15 @@ impl<'a> Reader<'a> {
 
 impl<'a> Section<'a> {
     /// The table of a file. Reports keys that `shape` does not have.
-    pub fn new(
-        reader: &'a Reader<'a>,
-        table: &'a DeTable<'a>,
-        place: Place,
-        shape: &Shape,
-    ) -> Self {
+    pub fn new(reader: &'a Reader<'a>, table: &'a DeTable<'a>, place: Place, shape: &Shape) -> Self {
         for key in table.keys() {
             if !shape.keys.contains(&key.get_ref().as_ref()) {
                 let name = mask::quote(key.get_ref());
                 let place = Place::of(place.file, key.span());
-                reader.error(
-                    place,
-                    format!("unknown key `{name}`"),
-                    shape.mend(key.get_ref()),
-                );
+                reader.error(place, format!("unknown key `{name}`"), shape.mend(key.get_ref()));
             }
         }
-        Self {
-            reader,
-            table: Some(table),
-            place,
-            good: true,
-        }
+        Self { reader, table: Some(table), place, good: true }
     }
 
     /// Where to note what is wrong.
@@ -162,55 +144,25 @@ impl<'a> Section<'a> {
     /// The value of a key.
     pub fn item(&self, key: &'a str) -> Option<Item<'a>> {
         let (written, value) = self.table?.get_key_value(key)?;
-        Some(Item::below(
-            self.reader,
-            self.place.file,
-            key,
-            written,
-            value,
-        ))
+        Some(Item::below(self.reader, self.place.file, key, written, value))
     }
 
     /// The value of a key as `read` takes it, or the default. `read` notes what is wrong and gives `None` then.
-    pub fn get<T>(
-        &self,
-        key: &'a str,
-        default: T,
-        read: impl FnOnce(Item<'a>) -> Option<T>,
-    ) -> Got<T> {
+    pub fn get<T>(&self, key: &'a str, default: T, read: impl FnOnce(Item<'a>) -> Option<T>) -> Got<T> {
         let Some(item) = self.item(key) else {
-            return Got {
-                value: default,
-                at: None,
-                good: true,
-            };
+            return Got { value: default, at: None, good: true };
         };
         let at = Some(item.place);
         match read(item) {
-            Some(value) => Got {
-                value,
-                at,
-                good: true,
-            },
-            None => Got {
-                value: default,
-                at,
-                good: false,
-            },
+            Some(value) => Got { value, at, good: true },
+            None => Got { value: default, at, good: false },
         }
     }
 
     /// The table below a key; an empty one where it is absent or no table.
     pub fn section(&self, key: &'a str, shape: &Shape) -> Self {
-        let absent = Self {
-            table: None,
-            ..*self
-        };
-        let faulty = Self {
-            good: false,
-            ..absent
-        };
-        self.item(key)
-            .map_or(absent, |item| item.section(shape).unwrap_or(faulty))
+        let absent = Self { table: None, ..*self };
+        let faulty = Self { good: false, ..absent };
+        self.item(key).map_or(absent, |item| item.section(shape).unwrap_or(faulty))
     }
 }

@@ -13,46 +13,20 @@ pub struct Shape {
 }
 
 /// The file itself.
-pub const ROOT: Shape = Shape {
-    name: "the main file",
-    keys: &["broker", "store", "control", "shutdown", "jobs"],
-};
+pub const ROOT: Shape = Shape { name: "the main file", keys: &["broker", "store", "control", "shutdown", "jobs"] };
 /// A file of `jobs.d`.
-pub const JOBS_FILE: Shape = Shape {
-    name: "a file in jobs.d",
-    keys: &["jobs"],
-};
+pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] };
 /// `[broker]`
-pub const BROKER: Shape = Shape {
-    name: "[broker]",
-    keys: &[
-        "urls",
-        "password_file",
-        "heartbeat",
-        "connect_timeout",
-        "reconnect",
-    ],
-};
+pub const BROKER: Shape =
+    Shape { name: "[broker]", keys: &["urls", "password_file", "heartbeat", "connect_timeout", "reconnect"] };
 /// `reconnect = { ... }`
-pub const RECONNECT: Shape = Shape {
-    name: "[broker.reconnect]",
-    keys: &["initial", "max"],
-};
+pub const RECONNECT: Shape = Shape { name: "[broker.reconnect]", keys: &["initial", "max"] };
 /// `[store]`
-pub const STORE: Shape = Shape {
-    name: "[store]",
-    keys: &["path", "synchronous", "retention"],
-};
+pub const STORE: Shape = Shape { name: "[store]", keys: &["path", "synchronous", "retention"] };
 /// `[control]`
-pub const CONTROL: Shape = Shape {
-    name: "[control]",
-    keys: &["socket"],
-};
+pub const CONTROL: Shape = Shape { name: "[control]", keys: &["socket"] };
 /// `[shutdown]`
-pub const SHUTDOWN: Shape = Shape {
-    name: "[shutdown]",
-    keys: &["timeout"],
-};
+pub const SHUTDOWN: Shape = Shape { name: "[shutdown]", keys: &["timeout"] };
 /// `[jobs.NAME]`
 pub const JOB: Shape = Shape {
     name: "[jobs.NAME]",
@@ -88,42 +62,21 @@ pub const QUEUE: Shape = Shape {
     ],
 };
 /// An entry of `bindings`.
-pub const BINDING: Shape = Shape {
-    name: "an entry of `bindings`",
-    keys: &["exchange", "type", "routing_key"],
-};
+pub const BINDING: Shape = Shape { name: "an entry of `bindings`", keys: &["exchange", "type", "routing_key"] };
 /// `[jobs.NAME.handler]`
-pub const HANDLER: Shape = Shape {
-    name: "[jobs.NAME.handler]",
-    keys: &["command", "discard", "timeout", "kill_grace", "env", "cwd"],
-};
+pub const HANDLER: Shape =
+    Shape { name: "[jobs.NAME.handler]", keys: &["command", "discard", "timeout", "kill_grace", "env", "cwd"] };
 /// `[jobs.NAME.ack]`
-pub const ACK: Shape = Shape {
-    name: "[jobs.NAME.ack]",
-    keys: &["batch", "interval"],
-};
+pub const ACK: Shape = Shape { name: "[jobs.NAME.ack]", keys: &["batch", "interval"] };
 /// `[jobs.NAME.idempotency]`
-pub const IDEMPOTENCY: Shape = Shape {
-    name: "[jobs.NAME.idempotency]",
-    keys: &["key", "on_missing", "retention"],
-};
+pub const IDEMPOTENCY: Shape = Shape { name: "[jobs.NAME.idempotency]", keys: &["key", "on_missing", "retention"] };
 /// `[jobs.NAME.retry]`
 pub const RETRY: Shape = Shape {
     name: "[jobs.NAME.retry]",
-    keys: &[
-        "max_attempts",
-        "initial",
-        "multiplier",
-        "max",
-        "jitter",
-        "max_crashes",
-    ],
+    keys: &["max_attempts", "initial", "multiplier", "max", "jitter", "max_crashes"],
 };
 /// `[jobs.NAME.dead_letter]`
-pub const DEAD_LETTER: Shape = Shape {
-    name: "[jobs.NAME.dead_letter]",
-    keys: &["queue", "message_ttl"],
-};
+pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
 pub const ALL: [&Shape; 14] = [
@@ -150,11 +103,8 @@ impl Shape {
             return format!("did you mean `{meant}`?");
         }
         let in_job = |name: &str| name.contains("jobs.");
-        let mut homes: Vec<&str> = ALL
-            .iter()
-            .filter(|shape| shape.keys.contains(&key))
-            .map(|shape| shape.name)
-            .collect();
+        let mut homes: Vec<&str> =
+            ALL.iter().filter(|shape| shape.keys.contains(&key)).map(|shape| shape.name).collect();
         if in_job(self.name) && homes.iter().any(|name| in_job(name)) {
             homes.retain(|name| in_job(name));
         }
@@ -176,26 +126,15 @@ pub fn nearest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
         // Two one-letter words are one edit apart and have nothing in common.
         (distance <= allowed && distance < other.len()).then_some((distance, *candidate))
     });
-    let near = near
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate);
-    near.or_else(|| {
-        candidates
-            .iter()
-            .copied()
-            .find(|candidate| extends(&text, candidate))
-    })
+    let near = near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate);
+    near.or_else(|| candidates.iter().copied().find(|candidate| extends(&text, candidate)))
 }
 
 /// Whether one text is the other with more words at its end, as in `password` and `password_file`.
 fn extends(text: &[char], candidate: &str) -> bool {
     let text: String = text.iter().collect();
-    let longer = |long: &str, short: &str| {
-        short.len() > 3
-            && long
-                .strip_prefix(short)
-                .is_some_and(|rest| rest.starts_with('_'))
-    };
+    let longer =
+        |long: &str, short: &str| short.len() > 3 && long.strip_prefix(short).is_some_and(|rest| rest.starts_with('_'));
     longer(candidate, &text) || longer(&text, candidate)
 }
 
@@ -226,11 +165,7 @@ mod tests {
     #[test]
     fn finds_what_was_meant() {
         let check = |text: &str, expect: Option<&str>| {
-            assert_eq!(
-                nearest(text, &["full", "normal", "urls", "concurrency", "max"]),
-                expect,
-                "{text}"
-            );
+            assert_eq!(nearest(text, &["full", "normal", "urls", "concurrency", "max"]), expect, "{text}");
         };
         check("url", Some("urls"));
         check("FULL", Some("full"));
@@ -248,17 +183,8 @@ mod tests {
     #[test]
     fn a_misplaced_key_is_sent_home() {
         assert_eq!(RETRY.mend("prefetch"), "`prefetch` belongs in [jobs.NAME]");
-        assert_eq!(
-            JOB.mend("timeout"),
-            "`timeout` belongs in [jobs.NAME.handler]"
-        );
-        assert_eq!(
-            STORE.mend("timeout"),
-            "`timeout` belongs in [shutdown] or [jobs.NAME.handler]"
-        );
-        assert_eq!(
-            ACK.mend("flush"),
-            "allowed in [jobs.NAME.ack]: batch, interval"
-        );
+        assert_eq!(JOB.mend("timeout"), "`timeout` belongs in [jobs.NAME.handler]");
+        assert_eq!(STORE.mend("timeout"), "`timeout` belongs in [shutdown] or [jobs.NAME.handler]");
+        assert_eq!(ACK.mend("flush"), "allowed in [jobs.NAME.ack]: batch, interval");
     }
 }

@@ -80,20 +80,9 @@ fn job(snippet: &str) -> String {
 /// Each entry as `line:column level message`, `file:line:column ...` where it is not in the main file.
 fn outline(report: &Report) -> Vec<String> {
     let entries = report.entries.iter().map(|entry| {
-        let file = Path::new(&entry.spot.file)
-            .file_name()
-            .expect("a file's name")
-            .to_string_lossy();
-        let file = if file == "warrend.toml" {
-            String::new()
-        } else {
-            format!("{file}:")
-        };
-        let (line, column) = entry
-            .spot
-            .line
-            .as_ref()
-            .map_or((0, 0), |line| (line.line, line.column));
+        let file = Path::new(&entry.spot.file).file_name().expect("a file's name").to_string_lossy();
+        let file = if file == "warrend.toml" { String::new() } else { format!("{file}:") };
+        let (line, column) = entry.spot.line.as_ref().map_or((0, 0), |line| (line.line, line.column));
         format!("{file}{line}:{column} {}", entry.message)
     });
     entries.collect()
@@ -109,15 +98,8 @@ fn check(snippet: &str, expect: &[(&str, &str)]) {
     let outline = outline(&report);
     assert_eq!(outline.len(), expect.len(), "{snippet}\n{outline:#?}");
     for ((outline, entry), (place, part)) in outline.iter().zip(report.entries).zip(expect) {
-        assert!(
-            outline.starts_with(&format!("{place} ")),
-            "{snippet}\nexpected {place} {part}\n{outline}"
-        );
-        let text = format!(
-            "{} | {}",
-            entry.message,
-            entry.help.as_deref().unwrap_or_default()
-        );
+        assert!(outline.starts_with(&format!("{place} ")), "{snippet}\nexpected {place} {part}\n{outline}");
+        let text = format!("{} | {}", entry.message, entry.help.as_deref().unwrap_or_default());
         assert!(text.contains(part), "{snippet}\nexpected {part}\n{text}");
     }
 }
@@ -134,49 +116,26 @@ env = { A = "${GONE:-default}" }
 "#;
     let config = Folder::new(text).good().config;
     let host = &config.broker.hosts[0];
-    assert_eq!(
-        (&*host.host, &*host.password, &*host.vhost),
-        ("localhost", "hunter2/", "value")
-    );
+    assert_eq!((&*host.host, &*host.password, &*host.vhost), ("localhost", "hunter2/", "value"));
     assert_eq!(&*config.jobs[0].queues[0].name, "value.queue");
-    let Handler::Command(command) = &config.jobs[0].handler else {
-        panic!("a command")
-    };
+    let Handler::Command(command) = &config.jobs[0].handler else { panic!("a command") };
     assert_eq!(command.argv, ["echo", "value", "${NAME}", "$NAME"]);
     assert_eq!(command.env["A"], "default");
 
-    check(
-        "[store]\npath = \"${GONE}/x\"",
-        &[("2:8", "the environment variable GONE is not set")],
-    );
+    check("[store]\npath = \"${GONE}/x\"", &[("2:8", "the environment variable GONE is not set")]);
     check("[store]\npath = \"${GONE\"", &[("2:8", "without a `}`")]);
-    check(
-        "[store]\npath = \"${A B}\"",
-        &[("2:8", "no name of an environment variable")],
-    );
+    check("[store]\npath = \"${A B}\"", &[("2:8", "no name of an environment variable")]);
 }
 
 #[test]
 fn defaults_depend_on_what_is_given() {
-    let text = |job: &str| {
-        format!(
-            "broker.urls = [\"amqp://h\"]\nstore.retention = \"3d\"\n[jobs.a]\nqueue = \"q\"\n{job}"
-        )
-    };
+    let text =
+        |job: &str| format!("broker.urls = [\"amqp://h\"]\nstore.retention = \"3d\"\n[jobs.a]\nqueue = \"q\"\n{job}");
     let job = |rest: &str| Folder::new(&text(rest)).good().config.jobs.remove(0);
     assert_eq!(job("handler.discard = true").prefetch, 200);
-    assert_eq!(
-        job("handler.command = [\"a\"]\nconcurrency = 16").prefetch,
-        32
-    );
-    assert_eq!(
-        job("handler.command = [\"a\"]\nconcurrency = 1024").prefetch,
-        2000
-    );
-    assert_eq!(
-        job("handler.discard = true").idempotency.retention,
-        Duration::from_secs(3 * 86_400)
-    );
+    assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 16").prefetch, 32);
+    assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 1024").prefetch, 2000);
+    assert_eq!(job("handler.discard = true").idempotency.retention, Duration::from_secs(3 * 86_400));
     assert_eq!(&*job("handler.discard = true").dead_letter.queue, "a.dead");
 }
 
@@ -214,51 +173,26 @@ discard = true
     assert_eq!(config.broker.hosts[1].to_string(), "[::1]:5673");
     let job = &config.jobs[0];
     assert_eq!(job.order, Order::Strict);
-    assert_eq!(
-        job.idempotency.key,
-        KeySource::JsonPointer("/a~1b/0".to_owned())
-    );
+    assert_eq!(job.idempotency.key, KeySource::JsonPointer("/a~1b/0".to_owned()));
     assert_eq!(job.idempotency.on_missing, OnMissing::Dead);
     assert_eq!((job.retry.multiplier, job.retry.jitter), (2.0, 0.0));
-    let grave = DeadLetter {
-        queue: Arc::from("graves"),
-        message_ttl: Some(Duration::from_secs(30 * 86_400)),
-    };
+    let grave = DeadLetter { queue: Arc::from("graves"), message_ttl: Some(Duration::from_secs(30 * 86_400)) };
     assert_eq!(job.dead_letter, grave);
     let queue = &job.queues[0];
-    assert_eq!(
-        (queue.kind, queue.declare),
-        (QueueKind::Quorum, Declare::Passive)
-    );
+    assert_eq!((queue.kind, queue.declare), (QueueKind::Quorum, Declare::Passive));
     assert_eq!(queue.message_ttl, Some(Duration::from_millis(1500)));
-    assert_eq!(
-        (queue.max_length, queue.expires),
-        (Some(7), Some(Duration::from_secs(7200)))
-    );
-    let binding = Binding {
-        exchange: "e".to_owned(),
-        kind: "x-delayed-message".to_owned(),
-        routing_key: String::new(),
-    };
+    assert_eq!((queue.max_length, queue.expires), (Some(7), Some(Duration::from_secs(7200))));
+    let binding =
+        Binding { exchange: "e".to_owned(), kind: "x-delayed-message".to_owned(), routing_key: String::new() };
     assert_eq!(queue.bindings, [binding]);
-    let arguments: Vec<_> = queue
-        .arguments
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.clone()))
-        .collect();
+    let arguments: Vec<_> = queue.arguments.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     let text = |text: &str| HeaderValue::Text(text.to_owned());
     let expect = [
-        (
-            "x-array",
-            HeaderValue::Array(vec![HeaderValue::I64(1), text("a")]),
-        ),
+        ("x-array", HeaderValue::Array(vec![HeaderValue::I64(1), text("a")])),
         ("x-bool", HeaderValue::Bool(true)),
         ("x-float", HeaderValue::F64(1.5)),
         ("x-int", HeaderValue::I64(16)),
-        (
-            "x-table",
-            HeaderValue::Table([("a".to_owned(), HeaderValue::Bool(false))].into()),
-        ),
+        ("x-table", HeaderValue::Table([("a".to_owned(), HeaderValue::Bool(false))].into())),
         ("x-text", text("value")),
     ];
     assert_eq!(arguments, expect);

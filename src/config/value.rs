@@ -21,13 +21,7 @@ pub const fn days(n: u64) -> Duration {
 }
 
 /// The units of a duration, from the largest, in milliseconds.
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Other spellings of those units that people try.
 const DURATION_SPELLINGS: [(&str, &[&str]); 5] = [
@@ -35,17 +29,7 @@ const DURATION_SPELLINGS: [(&str, &[&str]); 5] = [
     ("h", &["hr", "hrs", "hour", "hours", "H"]),
     ("m", &["min", "mins", "minute", "minutes", "M"]),
     ("s", &["sec", "secs", "second", "seconds", "S"]),
-    (
-        "ms",
-        &[
-            "msec",
-            "msecs",
-            "millis",
-            "millisecond",
-            "milliseconds",
-            "MS",
-        ],
-    ),
+    ("ms", &["msec", "msecs", "millis", "millisecond", "milliseconds", "MS"]),
 ];
 
 /// The units of a size, in bytes.
@@ -76,9 +60,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(mend(number, unit, &DURATION_SPELLINGS, allowed));
     };
     let total = value.checked_mul(scale).map(Duration::from_millis);
-    total
-        .filter(|total| *total <= LONGEST)
-        .ok_or_else(|| format!("at most \"{}\"", show_duration(LONGEST)))
+    total.filter(|total| *total <= LONGEST).ok_or_else(|| format!("at most \"{}\"", show_duration(LONGEST)))
 }
 
 /// Reads a size: a whole number and a unit. The error is the mend.
@@ -89,38 +71,25 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let Some(&(_, scale)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(mend(number, unit, &SIZE_SPELLINGS, allowed));
     };
-    let total = value
-        .checked_mul(scale)
-        .filter(|total| i64::try_from(*total).is_ok());
+    let total = value.checked_mul(scale).filter(|total| i64::try_from(*total).is_ok());
     total.ok_or_else(|| "a smaller size: this one does not fit 63 bits".to_owned())
 }
 
 /// A duration in its largest whole unit, as the configuration writes it.
 pub fn show_duration(duration: Duration) -> String {
     let total = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let unit = DURATION_UNITS
-        .iter()
-        .find(|(_, scale)| total.is_multiple_of(*scale) && total >= *scale);
+    let unit = DURATION_UNITS.iter().find(|(_, scale)| total.is_multiple_of(*scale) && total >= *scale);
     let (name, scale) = unit.copied().unwrap_or(("s", 1_000));
     format!("{}{name}", total / scale)
 }
 
 /// Splits the leading digits from the rest.
 fn split(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 /// The number before the unit; the error says what is allowed, or which unit to add.
-fn whole_number(
-    text: &str,
-    number: &str,
-    unit: &str,
-    likely: &str,
-    allowed: &str,
-) -> Result<u64, String> {
+fn whole_number(text: &str, number: &str, unit: &str, likely: &str, allowed: &str) -> Result<u64, String> {
     if number.is_empty() {
         return Err(allowed.to_owned());
     }
@@ -128,21 +97,15 @@ fn whole_number(
         return Err(format!("add the unit: \"{text}{likely}\""));
     }
     if unit.starts_with(['.', ',']) {
-        return Err(format!(
-            "{allowed}; fractions are written in the next smaller unit"
-        ));
+        return Err(format!("{allowed}; fractions are written in the next smaller unit"));
     }
-    number
-        .parse()
-        .map_err(|_| format!("a smaller number; {allowed}"))
+    number.parse().map_err(|_| format!("a smaller number; {allowed}"))
 }
 
 /// The mend for a unit that is not known.
 fn mend(number: &str, unit: &str, spellings: &[(&str, &[&str])], allowed: &str) -> String {
     let unit = unit.trim_start();
-    let meant = spellings
-        .iter()
-        .find(|(name, others)| *name == unit || others.contains(&unit));
+    let meant = spellings.iter().find(|(name, others)| *name == unit || others.contains(&unit));
     match meant {
         Some((name, _)) => format!("did you mean \"{number}{name}\"?"),
         None => format!("write {allowed}"),
@@ -155,8 +118,7 @@ mod tests {
 
     #[test]
     fn reads_durations() {
-        let check =
-            |text: &str, expect: Duration| assert_eq!(parse_duration(text), Ok(expect), "{text}");
+        let check = |text: &str, expect: Duration| assert_eq!(parse_duration(text), Ok(expect), "{text}");
         check("500ms", millis(500));
         check("0s", Duration::ZERO);
         check("30s", secs(30));
@@ -217,9 +179,7 @@ mod tests {
 
     #[test]
     fn shows_durations_as_they_are_written() {
-        for text in [
-            "500ms", "30s", "5m", "2h", "14d", "1500ms", "90m", "0s", "36500d",
-        ] {
+        for text in ["500ms", "30s", "5m", "2h", "14d", "1500ms", "90m", "0s", "36500d"] {
             let duration = parse_duration(text).expect("a good duration");
             assert_eq!(show_duration(duration), text);
         }

@@ -41,19 +41,14 @@ pub struct Alive {
 impl Alive {
     /// For the thread of that name.
     pub fn new(thread: &str, gone: &Sender<Signal>) -> Self {
-        Self {
-            thread: thread.to_owned(),
-            gone: gone.clone(),
-        }
+        Self { thread: thread.to_owned(), gone: gone.clone() }
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
         // A full inbox already holds a reason to stop.
-        let _ = self
-            .gone
-            .try_send(Signal::Gone(std::mem::take(&mut self.thread)));
+        let _ = self.gone.try_send(Signal::Gone(std::mem::take(&mut self.thread)));
     }
 }
 
@@ -72,9 +67,7 @@ impl Beat {
     }
 
     fn age(&self) -> Duration {
-        self.started
-            .elapsed()
-            .saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.at.load(Ordering::Relaxed)))
     }
 }
 
@@ -88,18 +81,12 @@ pub struct Beats {
 impl Beats {
     /// None yet.
     pub fn new(started: Instant) -> Self {
-        Self {
-            started,
-            threads: Vec::new(),
-        }
+        Self { started, threads: Vec::new() }
     }
 
     /// One more thread.
     pub fn add(&mut self, thread: &str) -> Beat {
-        let beat = Beat {
-            started: self.started,
-            at: Arc::new(AtomicU64::new(0)),
-        };
+        let beat = Beat { started: self.started, at: Arc::new(AtomicU64::new(0)) };
         beat.tick();
         self.threads.push((thread.to_owned(), beat.clone()));
         beat
@@ -123,33 +110,22 @@ pub struct Watchdog {
 impl Watchdog {
     /// Reads what systemd set in the environment.
     pub fn new(beats: Beats) -> Self {
-        Self {
-            beats,
-            period: sd_notify::watchdog_enabled(),
-            fed: Instant::now(),
-        }
+        Self { beats, period: sd_notify::watchdog_enabled(), fed: Instant::now() }
     }
 
     /// How long `main` may sleep.
     pub fn interval(&self) -> Duration {
-        self.period
-            .map_or(Duration::from_secs(3600), |period| period / 3)
+        self.period.map_or(Duration::from_secs(3600), |period| period / 3)
     }
 
     /// The daemon is up; it may not have reached its broker.
     pub fn ready(&self, jobs: usize) {
-        notify(&[
-            NotifyState::Ready,
-            NotifyState::Status(&format!("running {jobs} jobs")),
-        ]);
+        notify(&[NotifyState::Ready, NotifyState::Status(&format!("running {jobs} jobs"))]);
     }
 
     /// The daemon drains.
     pub fn stopping(&self) {
-        notify(&[
-            NotifyState::Stopping,
-            NotifyState::Status("stopping: running handlers may finish"),
-        ]);
+        notify(&[NotifyState::Stopping, NotifyState::Status("stopping: running handlers may finish")]);
     }
 
     /// Says that all is well, if it is: every job thread and the recorder must have turned their loops.
@@ -161,9 +137,7 @@ impl Watchdog {
         self.fed = Instant::now();
         match self.beats.hanging() {
             None => notify(&[NotifyState::Watchdog]),
-            Some(thread) => error!(
-                "the thread {thread} hangs; the watchdog is not fed, and systemd will restart us"
-            ),
+            Some(thread) => error!("the thread {thread} hangs; the watchdog is not fed, and systemd will restart us"),
         }
     }
 }

@@ -54,15 +54,8 @@ pub struct CommandHandler {
 impl CommandHandler {
     /// Prepares what is the same for every run.
     pub fn new(config: &config::Command, context: Arc<Context>) -> Self {
-        let limits = Limits {
-            timeout: config.timeout,
-            kill_grace: config.kill_grace,
-        };
-        Self {
-            context,
-            program: Program::new(config),
-            limits,
-        }
+        let limits = Limits { timeout: config.timeout, kill_grace: config.kill_grace };
+        Self { context, program: Program::new(config), limits }
     }
 
     /// Runs the program for one task; see [`super::Handler::run`].
@@ -85,14 +78,7 @@ impl CommandHandler {
             Ok(process) => process,
             Err(error) => return Outcome::Broken(program.explain(&error)),
         };
-        let run = Run::new(
-            process,
-            &task.message.body,
-            &metadata,
-            self.limits,
-            stop,
-            label,
-        );
+        let run = Run::new(process, &task.message.body, &metadata, self.limits, stop, label);
         match run.attend() {
             Ok((Ending::Exited(status), stderr)) => judge(&program.name, status, &stderr),
             Ok((Ending::Overran, stderr)) => failure(
@@ -108,10 +94,7 @@ impl CommandHandler {
 
     /// Names a run in the log.
     fn label(&self, task: &Task) -> String {
-        let key = task
-            .key
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |key| output::escape(&key.to_text()));
+        let key = task.key.as_ref().map_or_else(|| "-".to_owned(), |key| output::escape(&key.to_text()));
         format!("job {}, key {key}", self.context.job)
     }
 }
@@ -122,18 +105,10 @@ fn judge(program: &str, status: ExitStatus, stderr: &str) -> Outcome {
     match status.code() {
         Some(0) => Outcome::Done,
         Some(REJECTED) => failure(Outcome::Dead, ErrorClass::Rejected, &said, stderr),
-        Some(BROKEN) => Outcome::Broken(with_stderr(
-            &format!("`{program}` says that it cannot work ({said})"),
-            stderr,
-        )),
+        Some(BROKEN) => Outcome::Broken(with_stderr(&format!("`{program}` says that it cannot work ({said})"), stderr)),
         // 75 (`EX_TEMPFAIL`) is the one to use; a program that knows nothing of warrend means the same with any other.
         Some(_) => failure(Outcome::Retry, ErrorClass::Failed, &said, stderr),
-        None => failure(
-            Outcome::Retry,
-            ErrorClass::Crashed,
-            &killed_by(status),
-            stderr,
-        ),
+        None => failure(Outcome::Retry, ErrorClass::Crashed, &killed_by(status), stderr),
     }
 }
 
@@ -150,22 +125,10 @@ fn killed_by(status: ExitStatus) -> String {
     format!("killed by {name} (signal {number}){note}")
 }
 
-fn failure(
-    outcome: fn(Failure) -> Outcome,
-    class: ErrorClass,
-    what: &str,
-    stderr: &str,
-) -> Outcome {
-    outcome(Failure {
-        class,
-        error: with_stderr(what, stderr),
-    })
+fn failure(outcome: fn(Failure) -> Outcome, class: ErrorClass, what: &str, stderr: &str) -> Outcome {
+    outcome(Failure { class, error: with_stderr(what, stderr) })
 }
 
 fn with_stderr(what: &str, stderr: &str) -> String {
-    if stderr.is_empty() {
-        what.to_owned()
-    } else {
-        format!("{what}: {stderr}")
-    }
+    if stderr.is_empty() { what.to_owned() } else { format!("{what}: {stderr}") }
 }

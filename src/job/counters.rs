@@ -42,11 +42,7 @@ pub struct Rate {
 impl Rate {
     /// Nothing counted yet.
     pub fn new(now: Instant) -> Self {
-        Self {
-            start: now,
-            second: 0,
-            slots: [0; 61],
-        }
+        Self { start: now, second: 0, slots: [0; 61] }
     }
 
     /// Counts `n` events.
@@ -60,11 +56,7 @@ impl Rate {
         self.advance(now);
         let since_start = now.duration_since(self.start).as_secs_f64();
         let sum: u64 = self.slots.iter().sum();
-        let span = if since_start < 60.0 {
-            since_start.max(1.0)
-        } else {
-            60.0 + since_start.fract()
-        };
+        let span = if since_start < 60.0 { since_start.max(1.0) } else { 60.0 + since_start.fract() };
         sum as f64 / span
     }
 
@@ -98,15 +90,9 @@ const LONGEST: u64 = 86_400_000_000;
 impl Durations {
     /// Nothing measured yet.
     pub fn new(now: Instant) -> Self {
-        let empty = || {
-            Histogram::new_with_bounds(1, LONGEST, 2)
-                .expect("the bounds are constants that the library accepts")
-        };
-        Self {
-            since: now,
-            current: empty(),
-            previous: empty(),
-        }
+        let empty =
+            || Histogram::new_with_bounds(1, LONGEST, 2).expect("the bounds are constants that the library accepts");
+        Self { since: now, current: empty(), previous: empty() }
     }
 
     /// Adds one.
@@ -124,11 +110,7 @@ impl Durations {
             return Percentiles::default();
         }
         let millis = |quantile| Some(both.value_at_quantile(quantile) as f64 / 1000.0);
-        Percentiles {
-            p50: millis(0.5),
-            p95: millis(0.95),
-            p99: millis(0.99),
-        }
+        Percentiles { p50: millis(0.5), p95: millis(0.95), p99: millis(0.99) }
     }
 
     fn turn(&mut self, now: Instant) {

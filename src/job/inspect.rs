@@ -37,11 +37,7 @@ impl Job {
             self.counts = Counted::default();
         }
         let problems = self.problems();
-        Inspection {
-            report: self.report(now),
-            link,
-            problems,
-        }
+        Inspection { report: self.report(now), link, problems }
     }
 
     fn report(&mut self, now: Instant) -> report::Job {
@@ -57,11 +53,7 @@ impl Job {
         });
         report::Job {
             state: self.state().to_owned(),
-            reason: self
-                .gate
-                .reason()
-                .map(str::to_owned)
-                .or_else(|| self.trouble.clone()),
+            reason: self.gate.reason().map(str::to_owned).or_else(|| self.trouble.clone()),
             running: census.running,
             buffered: census.queued + census.held,
             received: counters.received,
@@ -100,22 +92,12 @@ impl Job {
         let name = &self.config.name;
         let unconnected = self.link_problem();
         let broken = self.gate.reason().map(|reason| {
-            let next = self
-                .gate
-                .deadline()
-                .map(|at| at.saturating_duration_since(Instant::now()).as_secs());
+            let next = self.gate.deadline().map(|at| at.saturating_duration_since(Instant::now()).as_secs());
             let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
             format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
         });
-        let trouble = self
-            .trouble
-            .as_ref()
-            .map(|trouble| format!("job {name}: {trouble}"));
-        broken
-            .into_iter()
-            .chain(trouble)
-            .chain(unconnected)
-            .collect()
+        let trouble = self.trouble.as_ref().map(|trouble| format!("job {name}: {trouble}"));
+        broken.into_iter().chain(trouble).chain(unconnected).collect()
     }
 
     fn link_problem(&self) -> Option<String> {
@@ -130,18 +112,9 @@ impl Job {
         }
         // A session that dies over this is noticed by the loop.
         let mut count = |queue: &str| session.counts(queue).ok().flatten();
-        let queues = self
-            .config
-            .queues
-            .iter()
-            .map(|queue| count(&queue.name))
-            .collect();
+        let queues = self.config.queues.iter().map(|queue| count(&queue.name)).collect();
         let dead_letter = count(&self.config.dead_letter.queue);
-        self.counts = Counted {
-            at: Some(now),
-            queues,
-            dead_letter,
-        };
+        self.counts = Counted { at: Some(now), queues, dead_letter };
     }
 
     /// Whether nothing is left to do: nothing in flight, nothing on the ladder, nothing in the queues. The ladder is
@@ -150,21 +123,13 @@ impl Job {
         let Some(session) = session else {
             return Ok(false);
         };
-        let idle =
-            self.machine.census().is_empty() && self.copies.is_empty() && self.publishing == 0;
+        let idle = self.machine.census().is_empty() && self.copies.is_empty() && self.publishing == 0;
         if !idle || self.last_delivery.elapsed() < QUIET {
             return Ok(false);
         }
         // From the longest delay down, the way that the messages take.
         let ladder = LADDER_QUEUES.iter().rev().map(|name| (*name).to_owned());
-        let names: Vec<String> = ladder
-            .chain(
-                self.config
-                    .queues
-                    .iter()
-                    .map(|queue| queue.name.to_string()),
-            )
-            .collect();
+        let names: Vec<String> = ladder.chain(self.config.queues.iter().map(|queue| queue.name.to_string())).collect();
         for name in names {
             let counts = session.counts(&name).map_err(Exit::Lost)?;
             if counts.is_some_and(|counts| counts.ready > 0) {

@@ -41,13 +41,7 @@ impl Linking {
     pub fn new(config: &config::Broker) -> Self {
         let (results, linked) = crossbeam_channel::bounded(1);
         let backoff = Backoff::new(config.reconnect.initial, config.reconnect.max);
-        Self {
-            backoff,
-            state: State::Waiting(Instant::now()),
-            results,
-            linked,
-            sessions: 0,
-        }
+        Self { backoff, state: State::Waiting(Instant::now()), results, linked, sessions: 0 }
     }
 
     /// Where the result comes from.
@@ -75,14 +69,11 @@ impl Linking {
 
 impl Job {
     /// Starts the next try when it is due. While draining, only what runs is waited for: records need no broker.
-    pub(super) fn keep_linking(&mut self, now: Instant) {
-        if self.phase != Phase::Working || self.linking.deadline().is_none_or(|due| due > now) {
+    pub(super) fn keep_linking(&mut self) {
+        if self.phase != Phase::Working || self.linking.deadline().is_none_or(|due| due > self.now) {
             return;
         }
-        let (config, results) = (
-            std::sync::Arc::clone(&self.wiring.broker),
-            self.linking.results.clone(),
-        );
+        let (config, results) = (std::sync::Arc::clone(&self.wiring.broker), self.linking.results.clone());
         let thread = std::thread::Builder::new().name(format!("connect:{}", self.config.name));
         let spawned = thread.spawn(move || {
             let first = fastrand::usize(0..config.hosts.len());
@@ -92,10 +83,7 @@ impl Job {
         match spawned {
             Ok(_) => self.linking.state = State::Trying,
             Err(error) => {
-                warn!(
-                    "job {}: cannot start a thread to connect: {error}",
-                    self.config.name
-                );
+                warn!("job {}: cannot start a thread to connect: {error}", self.config.name);
                 self.linking.wait();
             }
         }

@@ -31,14 +31,8 @@ impl Subscriptions {
     /// None yet.
     pub fn new(queues: usize, reconnect: config::Backoff) -> Self {
         let backoff = Backoff::new(reconnect.initial, reconnect.max);
-        let queues = (0..queues).map(|_| Subscription {
-            backoff: backoff.clone(),
-            due: None,
-        });
-        Self {
-            queues: queues.collect(),
-            renew: false,
-        }
+        let queues = (0..queues).map(|_| Subscription { backoff: backoff.clone(), due: None });
+        Self { queues: queues.collect(), renew: false }
     }
 
     /// A session begins: all are due.
@@ -72,11 +66,7 @@ impl Subscriptions {
 
 impl Job {
     /// Makes the consumers agree with what is allowed: all, one message at a time, or none.
-    pub(super) fn keep_subscribed(
-        &mut self,
-        session: &mut Session<'_>,
-        now: Instant,
-    ) -> Result<(), Exit> {
+    pub(super) fn keep_subscribed(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
         if self.phase != Phase::Working {
             return Ok(());
         }
@@ -90,25 +80,17 @@ impl Job {
         };
         if self.subscriptions.renew {
             self.unsubscribe_all(session)?;
-            self.subscriptions.start(now);
+            self.subscriptions.start(self.now);
         }
         for queue in 0..self.config.queues.len() {
-            if self.subscriptions.queues[queue]
-                .due
-                .is_some_and(|due| due <= now)
-            {
+            if self.subscriptions.queues[queue].due.is_some_and(|due| due <= self.now) {
                 self.subscribe(session, queue, prefetch)?;
             }
         }
         Ok(())
     }
 
-    fn subscribe(
-        &mut self,
-        session: &mut Session<'_>,
-        queue: QueueIndex,
-        prefetch: u16,
-    ) -> Result<(), Exit> {
+    fn subscribe(&mut self, session: &mut Session<'_>, queue: QueueIndex, prefetch: u16) -> Result<(), Exit> {
         match session.subscribe(queue, prefetch) {
             Ok(()) => {
                 self.subscriptions.queues[queue].due = None;
@@ -131,11 +113,7 @@ impl Job {
 
     /// The broker ended a consumer: the queue was deleted, or its leader moved. That is normal life.
     pub(super) fn on_cancelled(&mut self, queue: QueueIndex) {
-        warn!(
-            "job {}: the broker ended the consumer of {}",
-            self.config.name,
-            queue_name(&self.config, queue)
-        );
+        warn!("job {}: the broker ended the consumer of {}", self.config.name, queue_name(&self.config, queue));
         self.subscriptions.queues[queue].due = Some(Instant::now());
     }
 
@@ -143,11 +121,7 @@ impl Job {
         for queue in 0..self.config.queues.len() {
             if session.is_subscribed(queue) {
                 session.unsubscribe(queue).map_err(Exit::Lost)?;
-                info!(
-                    "job {}: stopped consuming {}",
-                    self.config.name,
-                    queue_name(&self.config, queue)
-                );
+                info!("job {}: stopped consuming {}", self.config.name, queue_name(&self.config, queue));
             }
         }
         // What came before the broker confirmed is handed back as it is read.
@@ -156,8 +130,6 @@ impl Job {
 
     /// Makes sure of every queue, exchange and binding of the job.
     pub(super) fn declare(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
-        session
-            .declare(&topology::job_steps(&self.config))
-            .map_err(Exit::Lost)
+        session.declare(&topology::job_steps(&self.config)).map_err(Exit::Lost)
     }
 }

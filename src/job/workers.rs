@@ -29,6 +29,8 @@ pub struct Workers {
     tasks: Sender<(Ticket, Arc<Task>)>,
     /// Room for one result a thread, so no worker waits to report.
     pub finished: Receiver<Finished>,
+    /// Keeps `finished` connected where there are no threads: a disconnected channel is always ready.
+    _results: Sender<Finished>,
     /// Raised when running handlers must end.
     pub stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -42,45 +44,24 @@ impl Workers {
         let stop = Stop::new()?;
         let context = Arc::new(Context {
             job: Arc::clone(&job.name),
-            queues: job
-                .queues
-                .iter()
-                .map(|queue| Arc::clone(&queue.name))
-                .collect(),
+            queues: job.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             max_attempts: job.retry.max_attempts,
         });
         let mut threads = Vec::new();
-        let count = if job.handler == config::Handler::Discard {
-            0
-        } else {
-            job.concurrency
-        };
+        let count = if job.handler == config::Handler::Discard { 0 } else { job.concurrency };
         for n in 1..=count {
             let handler = Handler::new(&job.handler, Arc::clone(&context));
-            let worker = Worker {
-                handler,
-                inbox: inbox.clone(),
-                outbox: outbox.clone(),
-                stop: stop.clone(),
-            };
+            let worker = Worker { handler, inbox: inbox.clone(), outbox: outbox.clone(), stop: stop.clone() };
             let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name));
             threads.push(thread.spawn(move || worker.work())?);
         }
-        Ok(Self {
-            tasks,
-            finished,
-            stop,
-            threads,
-        })
+        Ok(Self { tasks, finished, _results: outbox, stop, threads })
     }
 
     /// Gives a task to a free thread.
     pub fn run(&self, ticket: Ticket, task: Arc<Task>) {
         let sent = self.tasks.try_send((ticket, task));
-        debug_assert!(
-            sent.is_ok(),
-            "the job runs no more tasks than it has threads"
-        );
+        debug_assert!(sent.is_ok(), "the job runs no more tasks than it has threads");
     }
 
     /// Lets the threads end and waits for them; each is at most at the end of its task.
@@ -107,23 +88,11 @@ impl Worker {
             let began = Instant::now();
             let run = catch_unwind(AssertUnwindSafe(|| self.handler.run(&task, &self.stop)));
             let outcome = run.unwrap_or_else(|_| {
-                let error =
-                    "warrend itself failed while it ran the handler; its log says where".to_owned();
-                Outcome::Retry(Failure {
-                    class: ErrorClass::Failed,
-                    error,
-                })
+                let error = "warrend itself failed while it ran the handler; its log says where".to_owned();
+                Outcome::Retry(Failure { class: ErrorClass::Failed, error })
             });
             failpoint::hit("after-run");
-            if self
-                .outbox
-                .send(Finished {
-                    ticket,
-                    outcome,
-                    ran: began.elapsed(),
-                })
-                .is_err()
-            {
+            if self.outbox.send(Finished { ticket, outcome, ran: began.elapsed() }).is_err() {
                 return;
             }
         }

@@ -72,10 +72,7 @@ impl AckWindow {
     /// Deliveries that the broker still counts as ours.
     #[cfg(test)]
     fn unacked(&self) -> usize {
-        self.states
-            .iter()
-            .filter(|state| **state != State::Gone)
-            .count()
+        self.states.iter().filter(|state| **state != State::Gone).count()
     }
 
     /// The fewest frames that acknowledge all that is settled and nothing else; they count as sent.
@@ -95,10 +92,7 @@ impl AckWindow {
             self.first += 1;
         }
         if let Some(tag) = last_settled {
-            frames.push(AckFrame {
-                tag,
-                multiple: settled_in_prefix > 1,
-            });
+            frames.push(AckFrame { tag, multiple: settled_in_prefix > 1 });
         }
         self.settled -= settled_in_prefix;
         for (tag, state) in (self.first..).zip(&mut self.states) {
@@ -108,10 +102,7 @@ impl AckWindow {
             if *state == State::Settled {
                 *state = State::Gone;
                 self.settled -= 1;
-                frames.push(AckFrame {
-                    tag,
-                    multiple: false,
-                });
+                frames.push(AckFrame { tag, multiple: false });
             }
         }
         frames
@@ -148,8 +139,7 @@ mod tests {
     }
 
     fn write(frames: &[AckFrame]) -> String {
-        let write =
-            |frame: &AckFrame| format!("{}{}", frame.tag, if frame.multiple { "+" } else { "" });
+        let write = |frame: &AckFrame| format!("{}{}", frame.tag, if frame.multiple { "+" } else { "" });
         frames.iter().map(write).collect::<Vec<_>>().join(" ")
     }
 
@@ -196,9 +186,6 @@ mod tests {
         window.settle(2);
         window.settle(0);
         assert_eq!(window.waiting(), 1);
-        assert!(
-            !window.hand_back(1),
-            "a settled delivery is not handed back"
-        );
+        assert!(!window.hand_back(1), "a settled delivery is not handed back");
     }
 }

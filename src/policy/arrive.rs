@@ -6,9 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::retry::header;
 use crate::config::{Job, KeySource, OnMissing};
-use crate::task::{
-    ErrorClass, Failure, HeaderValue, Message, MessageKey, QueueIndex, Task, UnixMillis,
-};
+use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, QueueIndex, Task, UnixMillis};
 
 /// An attempt number above this is no count of ours; it keeps all sums far from overflow.
 const MAX_ATTEMPT: i64 = 1_000_000_000;
@@ -24,22 +22,12 @@ pub fn read(
     restore_origin(&mut message);
     let (lineage, damage) = match Lineage::read(&message) {
         Ok(lineage) => (lineage, None),
-        Err(error) => (
-            Lineage::default(),
-            Some(Failure {
-                class: ErrorClass::Undecodable,
-                error,
-            }),
-        ),
+        Err(error) => (Lineage::default(), Some(Failure { class: ErrorClass::Undecodable, error })),
     };
     let (key, missing) = key(job, &message);
     let oversize = (message.body.len() as u64 > job.max_body).then(|| Failure {
         class: ErrorClass::Oversize,
-        error: format!(
-            "the body has {} bytes, and max_body allows {}",
-            message.body.len(),
-            job.max_body
-        ),
+        error: format!("the body has {} bytes, and max_body allows {}", message.body.len(), job.max_body),
     });
     let task = Task {
         // Where the attempt cannot be told, the key cannot be judged: nothing is recorded under it.
@@ -65,8 +53,7 @@ fn restore_origin(message: &mut Message) {
         let name = headers.get(header)?.as_text()?;
         (name.len() <= 255).then(|| name.to_owned())
     };
-    if let (Some(exchange), Some(routing_key)) = (name(header::EXCHANGE), name(header::ROUTING_KEY))
-    {
+    if let (Some(exchange), Some(routing_key)) = (name(header::EXCHANGE), name(header::ROUTING_KEY)) {
         (message.exchange, message.routing_key) = (exchange, routing_key);
     }
 }
@@ -82,12 +69,7 @@ struct Lineage {
 
 impl Default for Lineage {
     fn default() -> Self {
-        Self {
-            attempt: 1,
-            base: 0,
-            crashes: 0,
-            first_seen: None,
-        }
+        Self { attempt: 1, base: 0, crashes: 0, first_seen: None }
     }
 }
 
@@ -103,40 +85,20 @@ impl Lineage {
                 .filter(|n| (least..=MAX_ATTEMPT).contains(n))
                 .and_then(|n| u32::try_from(n).ok())
                 .map(Some)
-                .ok_or_else(|| {
-                    format!("the header {name} is not a whole number from {least} to {MAX_ATTEMPT}")
-                }),
+                .ok_or_else(|| format!("the header {name} is not a whole number from {least} to {MAX_ATTEMPT}")),
         };
         let attempt = count(header::ATTEMPT, 1)?.unwrap_or(1);
         let base = count(header::BASE, 0)?.unwrap_or(0);
         let crashes = count(header::CRASHES, 0)?.unwrap_or(0);
-        let first_seen = headers
-            .get(header::FIRST_SEEN)
-            .and_then(integer)
-            .map(UnixMillis);
+        let first_seen = headers.get(header::FIRST_SEEN).and_then(integer).map(UnixMillis);
         // Whoever moved a dead letter back replays it: its attempts go on, its budget starts anew.
         if headers.contains_key(header::DEAD) {
-            return Ok(Self {
-                attempt,
-                base: attempt - 1,
-                crashes: 0,
-                first_seen,
-            });
+            return Ok(Self { attempt, base: attempt - 1, crashes: 0, first_seen });
         }
         if base >= attempt || crashes > attempt - 1 - base {
-            return Err(format!(
-                "{} and {} do not fit {} = {attempt}",
-                header::BASE,
-                header::CRASHES,
-                header::ATTEMPT
-            ));
+            return Err(format!("{} and {} do not fit {} = {attempt}", header::BASE, header::CRASHES, header::ATTEMPT));
         }
-        Ok(Self {
-            attempt,
-            base,
-            crashes,
-            first_seen,
-        })
+        Ok(Self { attempt, base, crashes, first_seen })
     }
 }
 
@@ -151,31 +113,22 @@ fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
     let (found, what) = match &idempotency.key {
         KeySource::None => return (None, None),
         KeySource::Body => return (Some(body_key(&message.body)), None),
-        KeySource::MessageId => (
-            message.properties.message_id.clone(),
-            "message id".to_owned(),
-        ),
-        KeySource::Header(name) => (
-            message.properties.headers.get(name).and_then(header_text),
-            format!("header {name:?}"),
-        ),
-        KeySource::JsonPointer(pointer) => (
-            json_text(&message.body, pointer),
-            format!("text or number at {pointer:?} in its body"),
-        ),
+        KeySource::MessageId => (message.properties.message_id.clone(), "message id".to_owned()),
+        KeySource::Header(name) => {
+            (message.properties.headers.get(name).and_then(header_text), format!("header {name:?}"))
+        }
+        KeySource::JsonPointer(pointer) => {
+            (json_text(&message.body, pointer), format!("text or number at {pointer:?} in its body"))
+        }
     };
     match found.filter(|text| !text.is_empty()) {
         Some(text) => (Some(MessageKey::from_text(&text)), None),
         None => match idempotency.on_missing {
             OnMissing::Run => (None, None),
             OnMissing::Body => (Some(body_key(&message.body)), None),
-            OnMissing::Dead => (
-                None,
-                Some(Failure {
-                    class: ErrorClass::NoKey,
-                    error: format!("the message has no {what}"),
-                }),
-            ),
+            OnMissing::Dead => {
+                (None, Some(Failure { class: ErrorClass::NoKey, error: format!("the message has no {what}") }))
+            }
         },
     }
 }
@@ -208,10 +161,7 @@ mod tests {
     fn message(headers: &[(&str, HeaderValue)]) -> Message {
         let mut message = Message::default();
         message.properties.message_id = Some("a".to_owned());
-        message.properties.headers = headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
+        message.properties.headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         message
     }
 
@@ -232,58 +182,32 @@ mod tests {
                 let failure = failure.expect("the header is damaged");
                 assert_eq!(failure.class, ErrorClass::Undecodable);
                 assert!(failure.error.contains(part), "{}", failure.error);
-                assert_eq!(
-                    task.key, None,
-                    "nothing is recorded for an attempt that cannot be told"
-                );
+                assert_eq!(task.key, None, "nothing is recorded for an attempt that cannot be told");
             }
         }
     }
 
     #[test]
     fn attempts_come_from_the_headers() {
-        let (i, text) = (HeaderValue::I64, |text: &str| {
-            HeaderValue::Text(text.to_owned())
-        });
+        let (i, text) = (HeaderValue::I64, |text: &str| HeaderValue::Text(text.to_owned()));
         check_lineage(&[], Ok((1, 0, 0)));
         check_lineage(&[("other", i(-5))], Ok((1, 0, 0)));
         check_lineage(&[(header::ATTEMPT, HeaderValue::U8(3))], Ok((3, 0, 0)));
         check_lineage(&[(header::ATTEMPT, text("3"))], Ok((3, 0, 0)));
-        check_lineage(
-            &[
-                (header::ATTEMPT, i(5)),
-                (header::BASE, i(3)),
-                (header::CRASHES, i(1)),
-            ],
-            Ok((5, 3, 1)),
-        );
+        check_lineage(&[(header::ATTEMPT, i(5)), (header::BASE, i(3)), (header::CRASHES, i(1))], Ok((5, 3, 1)));
         check_lineage(&[(header::ATTEMPT, i(0))], Err(header::ATTEMPT));
         check_lineage(&[(header::ATTEMPT, i(-1))], Err(header::ATTEMPT));
         check_lineage(&[(header::ATTEMPT, i(i64::MAX))], Err(header::ATTEMPT));
         check_lineage(&[(header::ATTEMPT, text("soon"))], Err(header::ATTEMPT));
-        check_lineage(
-            &[(header::ATTEMPT, HeaderValue::Void)],
-            Err(header::ATTEMPT),
-        );
-        check_lineage(
-            &[(header::ATTEMPT, i(2)), (header::BASE, i(2))],
-            Err(header::BASE),
-        );
-        check_lineage(
-            &[(header::ATTEMPT, i(2)), (header::CRASHES, i(2))],
-            Err(header::CRASHES),
-        );
+        check_lineage(&[(header::ATTEMPT, HeaderValue::Void)], Err(header::ATTEMPT));
+        check_lineage(&[(header::ATTEMPT, i(2)), (header::BASE, i(2))], Err(header::BASE));
+        check_lineage(&[(header::ATTEMPT, i(2)), (header::CRASHES, i(2))], Err(header::CRASHES));
     }
 
     #[test]
     fn a_dead_letter_in_a_work_queue_is_a_replay() {
         let i = HeaderValue::I64;
-        let dead = [
-            (header::ATTEMPT, i(6)),
-            (header::BASE, i(1)),
-            (header::CRASHES, i(2)),
-            (header::DEAD, i(1)),
-        ];
+        let dead = [(header::ATTEMPT, i(6)), (header::BASE, i(1)), (header::CRASHES, i(2)), (header::DEAD, i(1))];
         check_lineage(&dead, Ok((6, 5, 0)));
     }
 
@@ -297,39 +221,21 @@ mod tests {
                 ..message(headers)
             };
             let (task, _) = read_with(&job(), copy);
-            let Message {
-                exchange,
-                routing_key,
-                ..
-            } = &task.message;
+            let Message { exchange, routing_key, .. } = &task.message;
             assert_eq!((exchange.as_str(), routing_key.as_str()), expect);
         };
         let ladder = ("warrend.delay.deliver", "0.1.q");
         let (exchange, key) = (header::EXCHANGE, header::ROUTING_KEY);
-        check(
-            &[(exchange, text("media")), (key, text("image.x"))],
-            ("media", "image.x"),
-        );
+        check(&[(exchange, text("media")), (key, text("image.x"))], ("media", "image.x"));
         check(&[(exchange, text("")), (key, text("q"))], ("", "q"));
         check(&[], ladder);
         check(&[(exchange, text("media"))], ladder);
-        check(
-            &[(exchange, HeaderValue::Void), (key, text("image.x"))],
-            ladder,
-        );
-        check(
-            &[(exchange, text("media")), (key, text(&"x".repeat(256)))],
-            ladder,
-        );
+        check(&[(exchange, HeaderValue::Void), (key, text("image.x"))], ladder);
+        check(&[(exchange, text("media")), (key, text(&"x".repeat(256)))], ladder);
     }
 
     #[track_caller]
-    fn check_key(
-        source: KeySource,
-        on_missing: OnMissing,
-        message: Message,
-        expect: Result<Option<&str>, ErrorClass>,
-    ) {
+    fn check_key(source: KeySource, on_missing: OnMissing, message: Message, expect: Result<Option<&str>, ErrorClass>) {
         let mut job = job();
         job.idempotency.key = source;
         job.idempotency.on_missing = on_missing;
@@ -345,94 +251,30 @@ mod tests {
 
     #[test]
     fn keys_come_from_where_the_job_says() {
-        let with_body = |body: &str| Message {
-            body: body.as_bytes().to_vec(),
-            ..message(&[])
-        };
+        let with_body = |body: &str| Message { body: body.as_bytes().to_vec(), ..message(&[]) };
         let pointer = || KeySource::JsonPointer("/order/id".to_owned());
         let order = || KeySource::Header("order".to_owned());
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        check_key(
-            KeySource::MessageId,
-            OnMissing::Dead,
-            message(&[]),
-            Ok(Some("a")),
-        );
-        check_key(
-            KeySource::MessageId,
-            OnMissing::Dead,
-            Message::default(),
-            Err(ErrorClass::NoKey),
-        );
-        check_key(
-            KeySource::MessageId,
-            OnMissing::Run,
-            Message::default(),
-            Ok(None),
-        );
-        check_key(
-            KeySource::MessageId,
-            OnMissing::Body,
-            Message::default(),
-            Ok(Some(empty)),
-        );
-        check_key(
-            KeySource::Body,
-            OnMissing::Dead,
-            Message::default(),
-            Ok(Some(empty)),
-        );
+        check_key(KeySource::MessageId, OnMissing::Dead, message(&[]), Ok(Some("a")));
+        check_key(KeySource::MessageId, OnMissing::Dead, Message::default(), Err(ErrorClass::NoKey));
+        check_key(KeySource::MessageId, OnMissing::Run, Message::default(), Ok(None));
+        check_key(KeySource::MessageId, OnMissing::Body, Message::default(), Ok(Some(empty)));
+        check_key(KeySource::Body, OnMissing::Dead, Message::default(), Ok(Some(empty)));
         check_key(KeySource::None, OnMissing::Dead, message(&[]), Ok(None));
-        check_key(
-            order(),
-            OnMissing::Run,
-            message(&[("order", HeaderValue::I32(-7))]),
-            Ok(Some("-7")),
-        );
-        check_key(
-            order(),
-            OnMissing::Dead,
-            message(&[("order", HeaderValue::Void)]),
-            Err(ErrorClass::NoKey),
-        );
-        check_key(
-            pointer(),
-            OnMissing::Dead,
-            with_body(r#"{"order":{"id":"x"}}"#),
-            Ok(Some("x")),
-        );
-        check_key(
-            pointer(),
-            OnMissing::Dead,
-            with_body(r#"{"order":{"id":12}}"#),
-            Ok(Some("12")),
-        );
-        check_key(
-            pointer(),
-            OnMissing::Dead,
-            with_body(r#"{"order":{"id":{}}}"#),
-            Err(ErrorClass::NoKey),
-        );
-        check_key(
-            pointer(),
-            OnMissing::Dead,
-            with_body("no json"),
-            Err(ErrorClass::NoKey),
-        );
+        check_key(order(), OnMissing::Run, message(&[("order", HeaderValue::I32(-7))]), Ok(Some("-7")));
+        check_key(order(), OnMissing::Dead, message(&[("order", HeaderValue::Void)]), Err(ErrorClass::NoKey));
+        check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":"x"}}"#), Ok(Some("x")));
+        check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":12}}"#), Ok(Some("12")));
+        check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":{}}}"#), Err(ErrorClass::NoKey));
+        check_key(pointer(), OnMissing::Dead, with_body("no json"), Err(ErrorClass::NoKey));
     }
 
     #[test]
     fn a_body_over_the_limit_never_runs() {
         let mut job = job();
         job.max_body = 10;
-        let with_body = |len| Message {
-            body: vec![0; len],
-            ..message(&[])
-        };
+        let with_body = |len| Message { body: vec![0; len], ..message(&[]) };
         assert_eq!(read_with(&job, with_body(10)).1, None);
-        assert_eq!(
-            read_with(&job, with_body(11)).1.unwrap().class,
-            ErrorClass::Oversize
-        );
+        assert_eq!(read_with(&job, with_body(11)).1.unwrap().class, ErrorClass::Oversize);
     }
 }

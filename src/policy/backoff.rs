@@ -16,11 +16,7 @@ pub struct Backoff {
 impl Backoff {
     /// Starts over with no failure counted.
     pub fn new(initial: Duration, max: Duration) -> Self {
-        Self {
-            initial,
-            max,
-            failures: 0,
-        }
+        Self { initial, max, failures: 0 }
     }
 
     /// The delay before the next try. `random` is drawn evenly from 0 to 1.
@@ -30,9 +26,7 @@ impl Backoff {
 
     /// The same without jitter, for a wait that nobody else shares.
     pub fn next_bound(&mut self) -> Duration {
-        let doubled = self
-            .initial
-            .saturating_mul(2_u32.saturating_pow(self.failures));
+        let doubled = self.initial.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
         doubled.min(self.max)
     }

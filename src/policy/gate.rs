@@ -35,10 +35,7 @@ enum State {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self {
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
-            state: State::Open,
-        }
+        Self { backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), state: State::Open }
     }
 }
 
@@ -69,9 +66,7 @@ impl Gate {
     pub fn tick(&mut self, now: Instant) -> bool {
         match &mut self.state {
             State::Closed { reason, until } if *until <= now => {
-                self.state = State::Probing {
-                    reason: std::mem::take(reason),
-                };
+                self.state = State::Probing { reason: std::mem::take(reason) };
                 true
             }
             State::Open | State::Closed { .. } | State::Probing { .. } => false,
@@ -117,14 +112,8 @@ mod tests {
 
         gate.broken(at(0), "missing".to_owned());
         gate.broken(at(0), "missing, says another worker".to_owned());
-        assert_eq!(
-            (gate.allowed(), gate.deadline(), gate.reason()),
-            (Allowed::Nothing, Some(at(5)), Some("missing"))
-        );
-        assert!(
-            !gate.works(),
-            "a run that began before the break does not open the gate"
-        );
+        assert_eq!((gate.allowed(), gate.deadline(), gate.reason()), (Allowed::Nothing, Some(at(5)), Some("missing")));
+        assert!(!gate.works(), "a run that began before the break does not open the gate");
         assert!(!gate.tick(at(4)) && gate.tick(at(5)));
         assert_eq!(gate.allowed(), Allowed::OneProbe);
 
@@ -134,11 +123,7 @@ mod tests {
         assert_eq!((gate.allowed(), gate.reason()), (Allowed::Everything, None));
 
         gate.broken(at(20), "again".to_owned());
-        assert_eq!(
-            gate.deadline(),
-            Some(at(25)),
-            "success starts the pauses over"
-        );
+        assert_eq!(gate.deadline(), Some(at(25)), "success starts the pauses over");
     }
 
     #[test]

@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::ack::{AckFrame, AckWindow};
 use crate::task::{
-    Committed, DeliveryTag, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket,
-    UnixMillis,
+    Committed, DeliveryTag, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis,
 };
 
 /// When acks are sent; see `[jobs.NAME.ack]`.
@@ -184,34 +183,17 @@ impl InFlight {
     ///
     /// The look-up must have begun after every commit that this machine was told of, which holds when the job
     /// thread does both.
-    pub fn delivered(
-        &mut self,
-        now: Instant,
-        tag: DeliveryTag,
-        task: Arc<Task>,
-        known: Option<&Recorded>,
-    ) -> Arrived {
+    pub fn delivered(&mut self, now: Instant, tag: DeliveryTag, task: Arc<Task>, known: Option<&Recorded>) -> Arrived {
         self.windows[tag.queue].delivered(tag.tag);
         self.judge(now, tag, task, known)
     }
 
     /// A held delivery is judged again.
-    pub fn judge_again(
-        &mut self,
-        now: Instant,
-        released: Released,
-        known: Option<&Recorded>,
-    ) -> Arrived {
+    pub fn judge_again(&mut self, now: Instant, released: Released, known: Option<&Recorded>) -> Arrived {
         self.judge(now, released.tag, released.task, known)
     }
 
-    fn judge(
-        &mut self,
-        now: Instant,
-        tag: DeliveryTag,
-        task: Arc<Task>,
-        known: Option<&Recorded>,
-    ) -> Arrived {
+    fn judge(&mut self, now: Instant, tag: DeliveryTag, task: Arc<Task>, known: Option<&Recorded>) -> Arrived {
         let failed = match known {
             Some(Recorded::Done | Recorded::Forwarded) => {
                 self.settle(now, tag);
@@ -221,10 +203,7 @@ impl InFlight {
             None => None,
         };
         if let Some(ticket) = task.key.as_ref().and_then(|key| self.by_key.get(key)) {
-            let entry = self
-                .entries
-                .get_mut(ticket)
-                .expect("by_key names living entries");
+            let entry = self.entries.get_mut(ticket).expect("by_key names living entries");
             if entry.task.attempt != task.attempt {
                 self.census.held += 1;
                 entry.held.push(Released { tag, task });
@@ -232,11 +211,7 @@ impl InFlight {
             }
             let adopted = entry.tags.is_empty();
             entry.tags.push(tag);
-            return if adopted {
-                Arrived::Adopted
-            } else {
-                Arrived::Joined
-            };
+            return if adopted { Arrived::Adopted } else { Arrived::Joined };
         }
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
@@ -248,15 +223,7 @@ impl InFlight {
             None => (Stage::Queued, Arrived::Run(ticket)),
         };
         *self.census.count(&stage) += 1;
-        self.entries.insert(
-            ticket,
-            Entry {
-                task,
-                tags: vec![tag],
-                stage,
-                held: Vec::new(),
-            },
-        );
+        self.entries.insert(ticket, Entry { task, tags: vec![tag], stage, held: Vec::new() });
         arrived
     }
 
@@ -269,18 +236,12 @@ impl InFlight {
 
     /// The task of an entry.
     pub fn task(&self, ticket: Ticket) -> Option<Arc<Task>> {
-        self.entries
-            .get(&ticket)
-            .map(|entry| Arc::clone(&entry.task))
+        self.entries.get(&ticket).map(|entry| Arc::clone(&entry.task))
     }
 
     /// The full name of a tag of the present session.
     pub fn tag(&self, queue: QueueIndex, tag: u64) -> DeliveryTag {
-        DeliveryTag {
-            session: self.session,
-            queue,
-            tag,
-        }
+        DeliveryTag { session: self.session, queue, tag }
     }
 
     /// A run ended, or a queued task will never start.
@@ -296,8 +257,7 @@ impl InFlight {
                 }
             }
             ended @ (Ended::Done | Ended::Failed(_)) => {
-                self.census
-                    .shift(&mut entry.stage, Stage::Finished(ended, at));
+                self.census.shift(&mut entry.stage, Stage::Finished(ended, at));
                 self.finished.push(ticket);
             }
         }
@@ -306,10 +266,7 @@ impl InFlight {
     /// The records of all runs that ended since the last call. They must be committed in one piece or not at all.
     pub fn due(&mut self) -> Vec<Record> {
         let tickets = std::mem::take(&mut self.finished);
-        tickets
-            .into_iter()
-            .filter_map(|ticket| self.record(ticket))
-            .collect()
+        tickets.into_iter().filter_map(|ticket| self.record(ticket)).collect()
     }
 
     fn record(&mut self, ticket: Ticket) -> Option<Record> {
@@ -324,13 +281,7 @@ impl InFlight {
             Ended::HandedBack => return None,
         };
         self.census.shift(&mut entry.stage, Stage::Recording(ended));
-        Some(Record {
-            ticket,
-            key: entry.task.key.clone(),
-            attempt: entry.task.attempt,
-            what,
-            at,
-        })
+        Some(Record { ticket, key: entry.task.key.clone(), attempt: entry.task.attempt, what, at })
     }
 
     /// Records are durable: successes are settled, failures demand their copies.
@@ -349,13 +300,8 @@ impl InFlight {
             match ended {
                 Ended::Failed(failed) if !entry.tags.is_empty() => {
                     let failed = failed.clone();
-                    demanded.push(Demanded {
-                        ticket,
-                        task: Arc::clone(&entry.task),
-                        failed: failed.clone(),
-                    });
-                    self.census
-                        .shift(&mut entry.stage, Stage::Forwarding(failed));
+                    demanded.push(Demanded { ticket, task: Arc::clone(&entry.task), failed: failed.clone() });
+                    self.census.shift(&mut entry.stage, Stage::Forwarding(failed));
                 }
                 Ended::Done | Ended::Failed(_) | Ended::HandedBack => {
                     for tag in self.remove(ticket).tags {
@@ -373,11 +319,7 @@ impl InFlight {
         let Stage::Forwarding(failed) = &entry.stage else {
             return None;
         };
-        Some(Demanded {
-            ticket,
-            task: Arc::clone(&entry.task),
-            failed: failed.clone(),
-        })
+        Some(Demanded { ticket, task: Arc::clone(&entry.task), failed: failed.clone() })
     }
 
     /// The broker confirmed the copy of a failed attempt: its deliveries are settled.
@@ -389,10 +331,7 @@ impl InFlight {
         for tag in entry.tags {
             self.settle(now, tag);
         }
-        entry.task.key.clone().map(|key| Mark {
-            key,
-            attempt: entry.task.attempt,
-        })
+        entry.task.key.clone().map(|key| Mark { key, attempt: entry.task.attempt })
     }
 
     /// Held deliveries whose time has come; each goes to [`InFlight::judge_again`].
@@ -413,9 +352,7 @@ impl InFlight {
     /// The ack frames that are due by count, by time or because nothing is left to run; they count as sent.
     pub fn acks(&mut self, now: Instant) -> Vec<(QueueIndex, AckFrame)> {
         let idle = self.census.queued + self.census.running + self.census.recording == 0;
-        let late = self
-            .settled_since
-            .is_some_and(|since| now >= since + self.policy.interval);
+        let late = self.settled_since.is_some_and(|since| now >= since + self.policy.interval);
         let mut frames = Vec::new();
         for (queue, window) in self.windows.iter_mut().enumerate() {
             if idle || late || window.waiting() >= self.policy.batch {
@@ -479,10 +416,7 @@ impl InFlight {
     }
 
     fn remove(&mut self, ticket: Ticket) -> Entry {
-        let mut entry = self
-            .entries
-            .remove(&ticket)
-            .expect("callers have looked the entry up");
+        let mut entry = self.entries.remove(&ticket).expect("callers have looked the entry up");
         *self.census.count(&entry.stage) -= 1;
         if let Some(key) = &entry.task.key {
             self.by_key.remove(key);

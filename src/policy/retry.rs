@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config;
 use crate::task::{
-    Copy, Demand, Destination, ErrorClass, FailedAttempt, Failure, HeaderValue, Headers, Message,
-    Properties, Task, Ticket, UnixMillis,
+    Copy, Demand, Destination, ErrorClass, FailedAttempt, Failure, HeaderValue, Headers, Message, Properties, Task,
+    Ticket, UnixMillis,
 };
 
 /// The headers that warrend sets on copies.
@@ -44,14 +44,8 @@ pub mod header {
 }
 
 /// Only dead letters bear these.
-const DEAD_ONLY: [&str; 6] = [
-    header::DEAD,
-    header::JOB,
-    header::ERROR,
-    header::ERROR_CLASS,
-    header::FAILED_AT,
-    header::HOST,
-];
+const DEAD_ONLY: [&str; 6] =
+    [header::DEAD, header::JOB, header::ERROR, header::ERROR_CLASS, header::FAILED_AT, header::HOST];
 
 /// All copies bear these. With those above they are what [`copy`] sets, each of bounded size; whatever else bears our
 /// prefix came with the message.
@@ -103,42 +97,22 @@ pub fn judge_retry(
     } else {
         since_replay - task.crashes >= policy.max_attempts
     };
-    let demand = if spent {
-        Demand::Dead
-    } else {
-        Demand::Retry {
-            delay: delay(policy, since_replay, random),
-        }
-    };
-    FailedAttempt {
-        failure: shortened(failure),
-        demand,
-        at,
-    }
+    let demand = if spent { Demand::Dead } else { Demand::Retry { delay: delay(policy, since_replay, random) } };
+    FailedAttempt { failure: shortened(failure), demand, at }
 }
 
 /// A failure that no further attempt can mend.
 pub fn judge_dead(failure: Failure, at: UnixMillis) -> FailedAttempt {
-    FailedAttempt {
-        failure: shortened(failure),
-        demand: Demand::Dead,
-        at,
-    }
+    FailedAttempt { failure: shortened(failure), demand: Demand::Dead, at }
 }
 
 /// The delay after the `n`-th failed attempt since the last replay, in whole seconds, at least one.
 pub fn delay(policy: &config::Retry, n: u32, random: f64) -> Duration {
-    let grown = policy.initial.as_secs_f64()
-        * policy
-            .multiplier
-            .powi(i32::try_from(n).unwrap_or(i32::MAX) - 1);
+    let grown = policy.initial.as_secs_f64() * policy.multiplier.powi(i32::try_from(n).unwrap_or(i32::MAX) - 1);
     let capped = grown.min(policy.max.as_secs_f64());
     let spread = 1.0 - policy.jitter + 2.0 * policy.jitter * random.clamp(0.0, 1.0);
     // `max` bounds what is waited, jitter included; a ladder step is a second.
-    let seconds = (capped * spread)
-        .min(policy.max.as_secs_f64())
-        .round()
-        .max(1.0);
+    let seconds = (capped * spread).min(policy.max.as_secs_f64()).round().max(1.0);
     Duration::from_secs_f64(seconds)
 }
 
@@ -150,30 +124,18 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
     let mut set = |name: &str, value: HeaderValue| headers.insert(name.to_owned(), value);
     set(header::ATTEMPT, HeaderValue::I64((task.attempt + 1).into()));
     set(header::BASE, HeaderValue::I64(task.base.into()));
-    set(
-        header::CRASHES,
-        HeaderValue::I64((task.crashes + crashed).into()),
-    );
+    set(header::CRASHES, HeaderValue::I64((task.crashes + crashed).into()));
     set(header::FIRST_SEEN, HeaderValue::I64(task.first_seen.0));
     if let Some(user) = &task.message.properties.user_id {
         set(header::USER_ID, HeaderValue::Text(user.clone()));
     }
     let to = match failed.demand {
-        Demand::Retry { delay } => Destination::Delay {
-            queue: Arc::clone(queue),
-            delay,
-        },
+        Demand::Retry { delay } => Destination::Delay { queue: Arc::clone(queue), delay },
         Demand::Dead => {
             set(header::DEAD, HeaderValue::I64(1));
             set(header::JOB, HeaderValue::Text(facts.job.to_string()));
-            set(
-                header::ERROR,
-                HeaderValue::Text(failed.failure.error.clone()),
-            );
-            set(
-                header::ERROR_CLASS,
-                HeaderValue::Text(failed.failure.class.as_str().to_owned()),
-            );
+            set(header::ERROR, HeaderValue::Text(failed.failure.error.clone()));
+            set(header::ERROR_CLASS, HeaderValue::Text(failed.failure.class.as_str().to_owned()));
             set(header::FAILED_AT, HeaderValue::I64(failed.at.0));
             set(header::HOST, HeaderValue::Text(facts.host.clone()));
             Destination::Queue(Arc::clone(&facts.dead_letter))
@@ -181,20 +143,11 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
     };
     set(header::QUEUE, HeaderValue::Text(queue.to_string()));
     // Those of the original also where this is a copy of a copy: see `arrive`.
-    let Message {
-        exchange,
-        routing_key,
-        ..
-    } = &task.message;
+    let Message { exchange, routing_key, .. } = &task.message;
     set(header::EXCHANGE, HeaderValue::Text(exchange.clone()));
     set(header::ROUTING_KEY, HeaderValue::Text(routing_key.clone()));
     fit(&mut headers);
-    Copy {
-        ticket,
-        to,
-        properties: carried_properties(&task.message.properties, headers),
-        task: Arc::clone(task),
-    }
+    Copy { ticket, to, properties: carried_properties(&task.message.properties, headers), task: Arc::clone(task) }
 }
 
 /// The headers of the original that a copy keeps.
@@ -202,15 +155,9 @@ fn carried(headers: &Headers) -> Headers {
     let kept = |name: &str| {
         !DEAD_ONLY.contains(&name)
             && !BROKER_HEADERS.contains(&name)
-            && !BROKER_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+            && !BROKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
     };
-    headers
-        .iter()
-        .filter(|(name, _)| kept(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    headers.iter().filter(|(name, _)| kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn carried_properties(original: &Properties, headers: Headers) -> Properties {
@@ -227,17 +174,13 @@ fn carried_properties(original: &Properties, headers: Headers) -> Properties {
 
 /// Leaves out the largest foreign headers until the block fits a frame, and says how many.
 fn fit(headers: &mut Headers) {
-    let mut size: usize = headers
-        .iter()
-        .map(|(name, value)| entry_size(name, value))
-        .sum();
+    let mut size: usize = headers.iter().map(|(name, value)| entry_size(name, value)).sum();
     let mut dropped = 0;
     while size > HEADER_ROOM {
         let is_ours = |name: &str| ALWAYS.contains(&name) || DEAD_ONLY.contains(&name);
         let foreign = headers.iter().filter(|(name, _)| !is_ours(name));
-        let Some((name, largest)) = foreign
-            .map(|(name, value)| (name.clone(), entry_size(name, value)))
-            .max_by_key(|(_, size)| *size)
+        let Some((name, largest)) =
+            foreign.map(|(name, value)| (name.clone(), entry_size(name, value))).max_by_key(|(_, size)| *size)
         else {
             return;
         };
@@ -266,20 +209,13 @@ fn value_size(value: &HeaderValue) -> usize {
         HeaderValue::Text(text) => 4 + text.len(),
         HeaderValue::Bytes(bytes) => 4 + bytes.len(),
         HeaderValue::Array(values) => 4 + values.iter().map(value_size).sum::<usize>(),
-        HeaderValue::Table(table) => {
-            4 + table
-                .iter()
-                .map(|(name, value)| entry_size(name, value))
-                .sum::<usize>()
-        }
+        HeaderValue::Table(table) => 4 + table.iter().map(|(name, value)| entry_size(name, value)).sum::<usize>(),
     }
 }
 
 fn shortened(mut failure: Failure) -> Failure {
     if failure.error.len() > ERROR_ROOM {
-        failure
-            .error
-            .truncate(failure.error.floor_char_boundary(ERROR_ROOM));
+        failure.error.truncate(failure.error.floor_char_boundary(ERROR_ROOM));
     }
     failure
 }
@@ -315,20 +251,14 @@ pub mod tests {
             max_body: 16 << 20,
             queues: vec![queue],
             handler: Handler::Discard,
-            ack: Ack {
-                batch: 64,
-                interval: Duration::from_millis(20),
-            },
+            ack: Ack { batch: 64, interval: Duration::from_millis(20) },
             idempotency: Idempotency {
                 key: KeySource::MessageId,
                 on_missing: OnMissing::Run,
                 retention: Duration::from_secs(14 * 86400),
             },
             retry: policy(),
-            dead_letter: DeadLetter {
-                queue: "j.dead".into(),
-                message_ttl: None,
-            },
+            dead_letter: DeadLetter { queue: "j.dead".into(), message_ttl: None },
         }
     }
 
@@ -358,51 +288,22 @@ pub mod tests {
     }
 
     fn failed(class: ErrorClass) -> Failure {
-        Failure {
-            class,
-            error: "no luck".to_owned(),
-        }
+        Failure { class, error: "no luck".to_owned() }
     }
 
     fn facts() -> CopyFacts {
-        CopyFacts {
-            job: "j".into(),
-            queues: vec!["q".into()],
-            dead_letter: "j.dead".into(),
-            host: "h".to_owned(),
-        }
+        CopyFacts { job: "j".into(), queues: vec!["q".into()], dead_letter: "j.dead".into(), host: "h".to_owned() }
     }
 
     #[test]
     fn delays_grow_and_stay_within_jitter_and_max() {
-        let middle: Vec<_> = (1..=7)
-            .map(|n| delay(&policy(), n, 0.5).as_secs())
-            .collect();
+        let middle: Vec<_> = (1..=7).map(|n| delay(&policy(), n, 0.5).as_secs()).collect();
         assert_eq!(middle, [5, 15, 45, 135, 405, 1215, 3600]);
-        assert_eq!(
-            (
-                delay(&policy(), 1, 0.0).as_secs(),
-                delay(&policy(), 1, 1.0).as_secs()
-            ),
-            (4, 6)
-        );
-        assert_eq!(
-            delay(&policy(), 9, 1.0).as_secs(),
-            3600,
-            "max holds with jitter"
-        );
+        assert_eq!((delay(&policy(), 1, 0.0).as_secs(), delay(&policy(), 1, 1.0).as_secs()), (4, 6));
+        assert_eq!(delay(&policy(), 9, 1.0).as_secs(), 3600, "max holds with jitter");
         assert_eq!(delay(&policy(), u32::MAX, 0.5).as_secs(), 3600);
-        let short = Retry {
-            initial: Duration::from_secs(1),
-            multiplier: 1.0,
-            jitter: 1.0,
-            ..policy()
-        };
-        assert_eq!(
-            delay(&short, 1, 0.0).as_secs(),
-            1,
-            "never less than one step of the ladder"
-        );
+        let short = Retry { initial: Duration::from_secs(1), multiplier: 1.0, jitter: 1.0, ..policy() };
+        assert_eq!(delay(&short, 1, 0.0).as_secs(), 1, "never less than one step of the ladder");
     }
 
     #[track_caller]
@@ -414,11 +315,7 @@ pub mod tests {
             0.5,
             UnixMillis(0),
         );
-        assert_eq!(
-            judged.demand == Demand::Dead,
-            dead,
-            "attempt {attempt} base {base} crashes {crashes} {class:?}"
-        );
+        assert_eq!(judged.demand == Demand::Dead, dead, "attempt {attempt} base {base} crashes {crashes} {class:?}");
     }
 
     #[test]
@@ -437,42 +334,19 @@ pub mod tests {
 
     #[test]
     fn a_retry_copy_keeps_the_message_and_drops_what_would_misroute_it() {
-        let mut message = Message {
-            exchange: "media".to_owned(),
-            routing_key: "image.x".to_owned(),
-            ..Message::default()
-        };
+        let mut message =
+            Message { exchange: "media".to_owned(), routing_key: "image.x".to_owned(), ..Message::default() };
         message.properties.expiration = Some("10".to_owned());
         message.properties.user_id = Some("app".to_owned());
         message.properties.correlation_id = Some("c".to_owned());
         message.properties.delivery_mode = Some(1);
-        let original = [
-            "mine",
-            "CC",
-            "BCC",
-            "x-death",
-            "x-first-death-queue",
-            header::DEAD,
-            header::ERROR,
-        ];
+        let original = ["mine", "CC", "BCC", "x-death", "x-first-death-queue", header::DEAD, header::ERROR];
         message.properties.headers = original.map(|name| (name.to_owned(), H::Void)).into();
         let task = task(2, 1, 0, message);
-        let failed = judge_retry(
-            &policy(),
-            &task,
-            failed(ErrorClass::Crashed),
-            0.5,
-            UnixMillis(9),
-        );
+        let failed = judge_retry(&policy(), &task, failed(ErrorClass::Crashed), 0.5, UnixMillis(9));
         let copy = copy(&facts(), Ticket(3), &task, &failed);
 
-        assert_eq!(
-            copy.to,
-            Destination::Delay {
-                queue: "q".into(),
-                delay: Duration::from_secs(5)
-            }
-        );
+        assert_eq!(copy.to, Destination::Delay { queue: "q".into(), delay: Duration::from_secs(5) });
         assert_eq!(copy.properties.expiration, None);
         assert_eq!(copy.properties.user_id, None);
         assert_eq!(copy.properties.correlation_id.as_deref(), Some("c"));
@@ -485,10 +359,7 @@ pub mod tests {
             (header::FIRST_SEEN.to_owned(), H::I64(1)),
             (header::QUEUE.to_owned(), H::Text("q".to_owned())),
             (header::EXCHANGE.to_owned(), H::Text("media".to_owned())),
-            (
-                header::ROUTING_KEY.to_owned(),
-                H::Text("image.x".to_owned()),
-            ),
+            (header::ROUTING_KEY.to_owned(), H::Text("image.x".to_owned())),
             (header::USER_ID.to_owned(), H::Text("app".to_owned())),
         ]);
         assert_eq!(copy.properties.headers, expect);
@@ -496,19 +367,11 @@ pub mod tests {
 
     #[test]
     fn a_dead_letter_says_what_happened_whatever_the_message_said() {
-        let mut message = Message {
-            exchange: "media".to_owned(),
-            ..Message::default()
-        };
+        let mut message = Message { exchange: "media".to_owned(), ..Message::default() };
         let forged = [header::EXCHANGE, header::ERROR, header::ATTEMPT];
         message.properties.headers = forged.map(|name| (name.to_owned(), H::Void)).into();
         let task = task(2, 0, 0, message);
-        let copy = copy(
-            &facts(),
-            Ticket(0),
-            &task,
-            &judge_dead(failed(ErrorClass::Rejected), UnixMillis(9)),
-        );
+        let copy = copy(&facts(), Ticket(0), &task, &judge_dead(failed(ErrorClass::Rejected), UnixMillis(9)));
         assert_eq!(copy.to, Destination::Queue("j.dead".into()));
         let headers = &copy.properties.headers;
         assert_eq!(headers[header::EXCHANGE], H::Text("media".to_owned()));
@@ -528,16 +391,8 @@ pub mod tests {
         headers.insert("small".to_owned(), H::Bool(true));
         headers.insert("x-warrend-like".to_owned(), H::Bytes(vec![0; 111 * 1024]));
         let task = task(1, 0, 0, message);
-        let failure = Failure {
-            class: ErrorClass::Failed,
-            error: "é".repeat(4000),
-        };
-        let copy = copy(
-            &facts(),
-            Ticket(0),
-            &task,
-            &judge_dead(failure, UnixMillis(0)),
-        );
+        let failure = Failure { class: ErrorClass::Failed, error: "é".repeat(4000) };
+        let copy = copy(&facts(), Ticket(0), &task, &judge_dead(failure, UnixMillis(0)));
         let headers = &copy.properties.headers;
         assert!(
             !headers.contains_key("huge")
@@ -546,9 +401,6 @@ pub mod tests {
                 && headers.contains_key("small")
         );
         assert_eq!(headers[header::DROPPED], H::I64(2));
-        assert_eq!(
-            headers[header::ERROR].as_text().map(str::len),
-            Some(ERROR_ROOM)
-        );
+        assert_eq!(headers[header::ERROR].as_text().map(str::len), Some(ERROR_ROOM));
     }
 }

@@ -38,34 +38,19 @@ struct Lane {
 impl Schedule {
     /// One lane per weight, in the order of the job's queues.
     pub fn new(order: Order, weights: impl IntoIterator<Item = u32>) -> Self {
-        let lane = |weight| Lane {
-            step: TURN / u64::from(weight),
-            due: 0,
-            waiting: BTreeMap::new(),
-        };
-        Self {
-            order,
-            queues: weights.into_iter().map(lane).collect(),
-            now: 0,
-        }
+        let lane = |weight| Lane { step: TURN / u64::from(weight), due: 0, waiting: BTreeMap::new() };
+        Self { order, queues: weights.into_iter().map(lane).collect(), now: 0 }
     }
 
     /// Adds a task behind those of its queue and priority.
     pub fn push(&mut self, queue: QueueIndex, priority: u8, ticket: Ticket) {
-        self.queues[queue]
-            .waiting
-            .entry(priority)
-            .or_default()
-            .push_back(ticket);
+        self.queues[queue].waiting.entry(priority).or_default().push_back(ticket);
     }
 
     /// Takes the task that runs next.
     pub fn pop(&mut self) -> Option<Ticket> {
         let lane = match self.order {
-            Order::Strict => self
-                .queues
-                .iter_mut()
-                .find(|lane| !lane.waiting.is_empty())?,
+            Order::Strict => self.queues.iter_mut().find(|lane| !lane.waiting.is_empty())?,
             Order::Weighted => self.next_by_weight()?,
         };
         let mut highest = lane.waiting.last_entry()?;
@@ -78,10 +63,7 @@ impl Schedule {
 
     /// Takes everything, in no special order: a drain hands it back, a disconnect forgets it.
     pub fn clear(&mut self) -> Vec<Ticket> {
-        let lanes = self
-            .queues
-            .iter_mut()
-            .flat_map(|lane| std::mem::take(&mut lane.waiting));
+        let lanes = self.queues.iter_mut().flat_map(|lane| std::mem::take(&mut lane.waiting));
         lanes.flat_map(|(_, tickets)| tickets).collect()
     }
 
@@ -91,10 +73,7 @@ impl Schedule {
     /// starve the others.
     fn next_by_weight(&mut self) -> Option<&mut Lane> {
         let now = self.now;
-        let ready = self
-            .queues
-            .iter_mut()
-            .filter(|lane| !lane.waiting.is_empty());
+        let ready = self.queues.iter_mut().filter(|lane| !lane.waiting.is_empty());
         // The first of equals wins, so the order of the configuration decides ties.
         let chosen = ready.min_by_key(|lane| lane.due_at(now))?;
         let due = chosen.due_at(now);
@@ -190,9 +169,7 @@ mod tests {
         for (priority, ticket) in [(0, 1), (9, 2), (0, 3), (255, 4), (9, 5)] {
             schedule.push(0, priority, Ticket(ticket));
         }
-        let order: Vec<_> = std::iter::from_fn(|| schedule.pop())
-            .map(|Ticket(n)| n)
-            .collect();
+        let order: Vec<_> = std::iter::from_fn(|| schedule.pop()).map(|Ticket(n)| n).collect();
         assert_eq!(order, [4, 2, 5, 1, 3]);
         assert_eq!(schedule.pop(), None);
     }

@@ -20,8 +20,8 @@ use super::retry::{self, CopyFacts, header};
 use super::{arrive, retry::tests::job};
 use crate::config::Job;
 use crate::task::{
-    Committed, Copy, DeliveryTag, Demand, Destination, ErrorClass, Failure, HeaderValue, Message,
-    MessageKey, Record, Recorded, Task, Ticket, UnixMillis,
+    Committed, Copy, DeliveryTag, Demand, Destination, ErrorClass, Failure, HeaderValue, Message, MessageKey, Record,
+    Recorded, Task, Ticket, UnixMillis,
 };
 
 /// Histories in one `cargo test`.
@@ -34,19 +34,14 @@ const QUEUES: usize = 2;
 
 #[test]
 fn every_history_settles() {
-    if let Some(seed) = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
         World::new(seed, true).history();
         return;
     }
     let mut coverage = Coverage::default();
     for seed in 0..SEEDS {
         let world = std::panic::catch_unwind(|| World::new(seed, false).history());
-        coverage.add(
-            &world.unwrap_or_else(|_| panic!("history {seed} failed; SEED={seed} replays it")),
-        );
+        coverage.add(&world.unwrap_or_else(|_| panic!("history {seed} failed; SEED={seed} replays it")));
     }
     coverage.check();
 }
@@ -88,10 +83,7 @@ impl Coverage {
             "dead",
             "done",
         ] {
-            assert!(
-                self.seen.get(what).is_some_and(|n| *n > 100),
-                "too few histories with {what}: {self:?}"
-            );
+            assert!(self.seen.get(what).is_some_and(|n| *n > 100), "too few histories with {what}: {self:?}");
         }
     }
 }
@@ -152,21 +144,13 @@ struct World {
 impl World {
     fn new(seed: u64, verbose: bool) -> Self {
         let mut job = job();
-        job.queues = (0..QUEUES)
-            .map(|n| crate::config::Queue {
-                name: name(n).into(),
-                ..job.queues[0].clone()
-            })
-            .collect();
+        job.queues =
+            (0..QUEUES).map(|n| crate::config::Queue { name: name(n).into(), ..job.queues[0].clone() }).collect();
         job.retry.max_attempts = 3;
         job.retry.max_crashes = 2;
         let facts = CopyFacts {
             job: "j".into(),
-            queues: job
-                .queues
-                .iter()
-                .map(|queue| Arc::clone(&queue.name))
-                .collect(),
+            queues: job.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             dead_letter: "j.dead".into(),
             host: String::new(),
         };
@@ -266,10 +250,7 @@ impl World {
         let id = self.published;
         self.published += 1;
         let keyless = self.random.u32(0..8) == 0;
-        let mut message = Message {
-            body: id.to_le_bytes().to_vec(),
-            ..Message::default()
-        };
+        let mut message = Message { body: id.to_le_bytes().to_vec(), ..Message::default() };
         if keyless {
             self.keyless.insert(id);
         } else {
@@ -283,10 +264,7 @@ impl World {
     fn resend(&mut self) {
         let id = self.random.u32(0..self.published.max(1));
         if id < self.published && !self.keyless.contains(&id) {
-            let mut message = Message {
-                body: id.to_le_bytes().to_vec(),
-                ..Message::default()
-            };
+            let mut message = Message { body: id.to_le_bytes().to_vec(), ..Message::default() };
             message.properties.message_id = Some(id.to_string());
             let queue = self.random.usize(0..QUEUES);
             self.put(queue, Stored { id, message });
@@ -311,20 +289,10 @@ impl World {
     /// Copies whose delay is over leave the ladder.
     fn climb(&mut self) {
         if !self.faults && self.idle_but_for_the_ladder() {
-            self.now = self
-                .ladder
-                .iter()
-                .map(|(due, ..)| *due)
-                .min()
-                .unwrap_or(self.now)
-                .max(self.now);
+            self.now = self.ladder.iter().map(|(due, ..)| *due).min().unwrap_or(self.now).max(self.now);
         }
         let now = self.now;
-        for (_, queue, stored) in self
-            .ladder
-            .extract_if(.., |(due, ..)| *due <= now)
-            .collect::<Vec<_>>()
-        {
+        for (_, queue, stored) in self.ladder.extract_if(.., |(due, ..)| *due <= now).collect::<Vec<_>>() {
             self.put(queue, stored);
         }
     }
@@ -336,19 +304,13 @@ impl World {
         let copy = self.publishing.remove(0);
         let (id, failed) = (id(&copy.task), copy.task.attempt);
         self.accepted.insert((id, failed));
-        let message = Message {
-            properties: copy.properties.clone(),
-            body: copy.task.message.body.clone(),
-            ..Message::default()
-        };
+        let message =
+            Message { properties: copy.properties.clone(), body: copy.task.message.body.clone(), ..Message::default() };
         match &copy.to {
             Destination::Delay { queue, delay } => {
                 self.say(|| format!("copy of {id} after attempt {failed} on the ladder"));
-                let queue = (0..QUEUES)
-                    .find(|n| name(*n) == **queue)
-                    .expect("copies go back to their own queue");
-                self.ladder
-                    .push((self.now + *delay, queue, Stored { id, message }));
+                let queue = (0..QUEUES).find(|n| name(*n) == **queue).expect("copies go back to their own queue");
+                self.ladder.push((self.now + *delay, queue, Stored { id, message }));
             }
             Destination::Queue(queue) => {
                 assert_eq!(**queue, *"j.dead");
@@ -364,12 +326,9 @@ impl World {
         if self.unconfirmed.is_empty() {
             return;
         }
-        let copy = self
-            .unconfirmed
-            .remove(self.random.usize(0..self.unconfirmed.len()));
+        let copy = self.unconfirmed.remove(self.random.usize(0..self.unconfirmed.len()));
         self.say(|| format!("confirm of the copy of {}", id(&copy.task)));
-        self.marks
-            .extend(self.machine.forwarded(self.now(), copy.ticket));
+        self.marks.extend(self.machine.forwarded(self.now(), copy.ticket));
     }
 
     /// The publisher's connection is lost: what is not confirmed is published again.
@@ -393,16 +352,8 @@ impl World {
 
     fn publish_again_refused(&mut self) {
         for ticket in std::mem::take(&mut self.refused) {
-            let demanded = self
-                .machine
-                .demanded(ticket)
-                .expect("a refused copy is still owed");
-            self.publishing.push(retry::copy(
-                &self.facts,
-                ticket,
-                &demanded.task,
-                &demanded.failed,
-            ));
+            let demanded = self.machine.demanded(ticket).expect("a refused copy is still owed");
+            self.publishing.push(retry::copy(&self.facts, ticket, &demanded.task, &demanded.failed));
         }
     }
 
@@ -421,32 +372,15 @@ impl World {
         let Some(stored) = self.ready[queue].pop_front() else {
             return;
         };
-        let tag = DeliveryTag {
-            session: self.session,
-            queue,
-            tag: self.next_tag[queue],
-        };
+        let tag = DeliveryTag { session: self.session, queue, tag: self.next_tag[queue] };
         self.next_tag[queue] += 1;
         self.unacked.insert((queue, tag.tag), stored.clone());
-        let (task, failure) = arrive::read(
-            &self.job,
-            queue,
-            stored.message.clone(),
-            self.now(),
-            self.at(),
-        );
+        let (task, failure) = arrive::read(&self.job, queue, stored.message.clone(), self.now(), self.at());
         assert_eq!(failure, None, "the simulator sends only sound messages");
         let task = Arc::new(task);
         let known = self.look_up(&task);
-        let arrived = self
-            .machine
-            .delivered(self.now(), tag, Arc::clone(&task), known.as_ref());
-        self.say(|| {
-            format!(
-                "delivery of {} attempt {} as {}: {arrived:?}",
-                stored.id, task.attempt, tag.tag
-            )
-        });
+        let arrived = self.machine.delivered(self.now(), tag, Arc::clone(&task), known.as_ref());
+        self.say(|| format!("delivery of {} attempt {} as {}: {arrived:?}", stored.id, task.attempt, tag.tag));
         self.on_arrived(arrived);
     }
 
@@ -457,12 +391,7 @@ impl World {
                 self.coverage.count("forward");
                 self.faults_that_double += 1;
                 let demanded = self.machine.demanded(ticket).expect("a forward is owed");
-                self.publishing.push(retry::copy(
-                    &self.facts,
-                    ticket,
-                    &demanded.task,
-                    &demanded.failed,
-                ));
+                self.publishing.push(retry::copy(&self.facts, ticket, &demanded.task, &demanded.failed));
             }
             Arrived::Duplicate => self.coverage.count("duplicate"),
             Arrived::Joined => self.coverage.count("joined"),
@@ -473,15 +402,8 @@ impl World {
 
     fn look_up(&self, task: &Task) -> Option<Recorded> {
         let key = task.key.as_ref()?;
-        let done = self
-            .rows
-            .iter()
-            .any(|((row, _), what)| row == key && *what == Recorded::Done);
-        if done {
-            Some(Recorded::Done)
-        } else {
-            self.rows.get(&(key.clone(), task.attempt)).cloned()
-        }
+        let done = self.rows.iter().any(|((row, _), what)| row == key && *what == Recorded::Done);
+        if done { Some(Recorded::Done) } else { self.rows.get(&(key.clone(), task.attempt)).cloned() }
     }
 
     fn start_run(&mut self) {
@@ -491,26 +413,16 @@ impl World {
         let Some(ticket) = self.queued.pop_front() else {
             return;
         };
-        let task = self
-            .machine
-            .start(ticket)
-            .expect("a queued task is in flight");
+        let task = self.machine.start(ticket).expect("a queued task is in flight");
         let run = (id(&task), task.attempt);
         self.say(|| format!("run {run:?}"));
         self.coverage.count("run");
         if task.key.is_some() {
-            assert_eq!(
-                self.look_up(&task),
-                None,
-                "{run:?} runs although it is recorded"
-            );
+            assert_eq!(self.look_up(&task), None, "{run:?} runs although it is recorded");
             let runs = self.runs.entry(run).or_default();
             *runs += 1;
             let cut = self.cut.get(&run).copied().unwrap_or(0);
-            assert!(
-                *runs <= 1 + cut,
-                "{run:?} runs {runs} times with {cut} runs cut by a crash"
-            );
+            assert!(*runs <= 1 + cut, "{run:?} runs {runs} times with {cut} runs cut by a crash");
         }
         self.running.push((ticket, task));
     }
@@ -519,13 +431,8 @@ impl World {
         if self.running.is_empty() {
             return;
         }
-        let (ticket, task) = self
-            .running
-            .swap_remove(self.random.usize(0..self.running.len()));
-        let failure = |class| Failure {
-            class,
-            error: "simulated".to_owned(),
-        };
+        let (ticket, task) = self.running.swap_remove(self.random.usize(0..self.running.len()));
+        let failure = |class| Failure { class, error: "simulated".to_owned() };
         let random = self.random.f64();
         let ended = match self.random.u32(0..10) {
             0..5 => Ended::Done,
@@ -571,29 +478,16 @@ impl World {
             return;
         }
         self.say(|| format!("commit of {} records", tickets.len()));
-        self.completed.extend(
-            tickets
-                .iter()
-                .filter_map(|ticket| self.completing.remove(ticket)),
-        );
-        for demanded in self
-            .machine
-            .committed(self.now(), &Committed::attest(tickets))
-        {
-            self.publishing.push(retry::copy(
-                &self.facts,
-                demanded.ticket,
-                &demanded.task,
-                &demanded.failed,
-            ));
+        self.completed.extend(tickets.iter().filter_map(|ticket| self.completing.remove(ticket)));
+        for demanded in self.machine.committed(self.now(), &Committed::attest(tickets)) {
+            self.publishing.push(retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed));
         }
     }
 
     /// The transaction itself.
     fn write(&mut self) -> Vec<Ticket> {
         for mark in self.marks.drain(..) {
-            self.rows
-                .insert((mark.key, mark.attempt), Recorded::Forwarded);
+            self.rows.insert((mark.key, mark.attempt), Recorded::Forwarded);
         }
         let records: Vec<_> = self.recording.drain(..).collect();
         for record in &records {
@@ -601,9 +495,7 @@ impl World {
                 if let Recorded::Failed(failed) = &record.what {
                     assert!(matches!(failed.demand, Demand::Dead | Demand::Retry { .. }));
                 }
-                self.rows
-                    .entry((key.clone(), record.attempt))
-                    .or_insert_with(|| record.what.clone());
+                self.rows.entry((key.clone(), record.attempt)).or_insert_with(|| record.what.clone());
             }
         }
         records.iter().map(|record| record.ticket).collect()
@@ -613,17 +505,12 @@ impl World {
     fn settle(&mut self) {
         for Released { tag, task } in self.machine.released() {
             let known = self.look_up(&task);
-            let arrived =
-                self.machine
-                    .judge_again(self.now(), Released { tag, task }, known.as_ref());
+            let arrived = self.machine.judge_again(self.now(), Released { tag, task }, known.as_ref());
             self.on_arrived(arrived);
         }
         self.recording.extend(self.machine.due());
         for tag in self.machine.hand_backs() {
-            let stored = self
-                .unacked
-                .remove(&(tag.queue, tag.tag))
-                .expect("a nack names an open delivery");
+            let stored = self.unacked.remove(&(tag.queue, tag.tag)).expect("a nack names an open delivery");
             self.ready[tag.queue].push_front(stored);
         }
         for (queue, frame) in self.machine.acks(self.now()) {
@@ -632,21 +519,10 @@ impl World {
     }
 
     fn ack(&mut self, queue: usize, tag: u64, multiple: bool) {
-        self.coverage.count(if multiple {
-            "multiple-ack"
-        } else {
-            "single-ack"
-        });
-        assert!(
-            self.unacked.contains_key(&(queue, tag)),
-            "an ack names an open delivery"
-        );
+        self.coverage.count(if multiple { "multiple-ack" } else { "single-ack" });
+        assert!(self.unacked.contains_key(&(queue, tag)), "an ack names an open delivery");
         let lowest = if multiple { 0 } else { tag };
-        let tags: Vec<_> = self
-            .unacked
-            .range((queue, lowest)..=(queue, tag))
-            .map(|(tag, _)| *tag)
-            .collect();
+        let tags: Vec<_> = self.unacked.range((queue, lowest)..=(queue, tag)).map(|(tag, _)| *tag).collect();
         for tag in tags {
             let stored = self.unacked.remove(&tag).expect("just listed");
             let id = stored.id;
@@ -655,21 +531,11 @@ impl World {
             let copied = self.accepted.contains(&(id, task.attempt));
             match &task.key {
                 Some(key) => {
-                    let done = self
-                        .rows
-                        .iter()
-                        .any(|((row, _), what)| row == key && *what == Recorded::Done);
+                    let done = self.rows.iter().any(|((row, _), what)| row == key && *what == Recorded::Done);
                     let recorded = self.rows.contains_key(&(key.clone(), task.attempt));
-                    assert!(
-                        done || (recorded && copied),
-                        "{id} attempt {} is acknowledged too early",
-                        task.attempt
-                    );
+                    assert!(done || (recorded && copied), "{id} attempt {} is acknowledged too early", task.attempt);
                 }
-                None => assert!(
-                    copied || self.completed.contains(&id),
-                    "{id} is acknowledged too early"
-                ),
+                None => assert!(copied || self.completed.contains(&id), "{id} is acknowledged too early"),
             }
         }
     }
@@ -687,8 +553,7 @@ impl World {
 
     fn crash(&mut self) {
         self.coverage.count("crash");
-        self.faults_that_double +=
-            self.publishing.len() + self.unconfirmed.len() + self.marks.len() + 1;
+        self.faults_that_double += self.publishing.len() + self.unconfirmed.len() + self.marks.len() + 1;
         if self.random.bool() {
             self.coverage.count("crash-after-commit");
             self.write();
@@ -704,10 +569,7 @@ impl World {
         for record in self.recording.drain(..) {
             // It ended, but nobody will ever know.
             if let Some(key) = record.key {
-                let id = key
-                    .to_text()
-                    .parse()
-                    .expect("the simulator's keys are numbers");
+                let id = key.to_text().parse().expect("the simulator's keys are numbers");
                 *self.cut.entry((id, record.attempt)).or_default() += 1;
             }
         }
@@ -756,50 +618,29 @@ impl World {
         );
         let mut dead: HashMap<u32, usize> = HashMap::new();
         for stored in &self.dead {
-            assert_eq!(
-                stored.message.properties.headers.get(header::DEAD),
-                Some(&HeaderValue::I64(1))
-            );
+            assert_eq!(stored.message.properties.headers.get(header::DEAD), Some(&HeaderValue::I64(1)));
             *dead.entry(stored.id).or_default() += 1;
         }
         for id in 0..self.published {
             let key = MessageKey::from_text(&id.to_string());
-            let done = self
-                .rows
-                .iter()
-                .any(|((row, _), what)| *row == key && *what == Recorded::Done);
+            let done = self.rows.iter().any(|((row, _), what)| *row == key && *what == Recorded::Done);
             let dead = dead.get(&id).copied().unwrap_or(0);
             if self.keyless.contains(&id) {
-                assert!(
-                    self.completed.contains(&id) || dead > 0 || self.replayed.contains(&id),
-                    "{id} is lost"
-                );
+                assert!(self.completed.contains(&id) || dead > 0 || self.replayed.contains(&id), "{id} is lost");
                 continue;
             }
             if done {
                 self.coverage.count("done");
             }
             assert!(done || dead > 0, "{id} is lost");
-            assert!(
-                !(done && dead > 0) || self.replayed.contains(&id),
-                "{id} is both done and dead"
-            );
-            assert!(
-                dead < 2 || self.faults_that_double > 0,
-                "{id} is dead {dead} times without a fault"
-            );
+            assert!(!(done && dead > 0) || self.replayed.contains(&id), "{id} is both done and dead");
+            assert!(dead < 2 || self.faults_that_double > 0, "{id} is dead {dead} times without a fault");
         }
     }
 }
 
 fn machine() -> InFlight {
-    InFlight::new(
-        QUEUES,
-        AckPolicy {
-            batch: 3,
-            interval: Duration::from_millis(20),
-        },
-    )
+    InFlight::new(QUEUES, AckPolicy { batch: 3, interval: Duration::from_millis(20) })
 }
 
 fn name(queue: usize) -> String {
@@ -807,9 +648,5 @@ fn name(queue: usize) -> String {
 }
 
 fn id(task: &Task) -> u32 {
-    u32::from_le_bytes(
-        task.message.body[..]
-            .try_into()
-            .expect("bodies are four bytes"),
-    )
+    u32::from_le_bytes(task.message.body[..].try_into().expect("bodies are four bytes"))
 }

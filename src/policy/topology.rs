@@ -29,7 +29,8 @@ pub const MAX_DELAY: Duration = Duration::from_secs((1 << LEVELS) - 1);
 
 /// The longest name of a work queue, in bytes, to which a copy can be delayed: a routing key has at most 255 bytes, and
 /// the ladder's twenty bits with their dots take 40 of them.
-pub const MAX_QUEUE_NAME: usize = 255 - 2 * LEVELS;
+#[cfg(test)]
+const MAX_QUEUE_NAME: usize = 255 - 2 * LEVELS;
 
 /// The exchange at the end of the ladder, to which every work queue is bound.
 pub const DELIVER: &str = "warrend.delay.deliver";
@@ -120,12 +121,7 @@ pub fn job_steps(job: &Job) -> Vec<Step> {
     }
     steps.push(Step::Queue {
         name: job.dead_letter.queue.to_string(),
-        arguments: job
-            .dead_letter
-            .message_ttl
-            .map(|ttl| millis("x-message-ttl", ttl))
-            .into_iter()
-            .collect(),
+        arguments: job.dead_letter.message_ttl.map(|ttl| millis("x-message-ttl", ttl)).into_iter().collect(),
         presence: Presence::Wanted,
     });
     match job.handler {
@@ -154,23 +150,14 @@ pub fn route(to: &Destination) -> (String, String) {
     match to {
         Destination::Queue(name) => (String::new(), name.to_string()),
         Destination::Delay { queue, delay } => {
-            let whole = delay
-                .as_secs()
-                .saturating_add(u64::from(delay.subsec_nanos() > 0));
+            let whole = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
             let seconds = whole.clamp(1, MAX_DELAY.as_secs());
             let mut routing_key = String::with_capacity(2 * LEVELS + queue.len());
             for level in (0..LEVELS).rev() {
-                routing_key.push_str(if seconds >> level & 1 == 1 {
-                    "1."
-                } else {
-                    "0."
-                });
+                routing_key.push_str(if seconds >> level & 1 == 1 { "1." } else { "0." });
             }
             routing_key.push_str(&final_words(queue));
-            (
-                LADDER_QUEUES[seconds.ilog2() as usize].to_owned(),
-                routing_key,
-            )
+            (LADDER_QUEUES[seconds.ilog2() as usize].to_owned(), routing_key)
         }
     }
 }
@@ -213,17 +200,11 @@ fn queue_arguments(queue: &Queue) -> Vec<(String, HeaderValue)> {
     match queue.kind {
         QueueKind::Classic => {}
         QueueKind::Quorum => {
-            arguments.push((
-                "x-queue-type".to_owned(),
-                HeaderValue::Text("quorum".to_owned()),
-            ));
+            arguments.push(("x-queue-type".to_owned(), HeaderValue::Text("quorum".to_owned())));
         }
     }
     if let Some(highest) = queue.max_priority {
-        arguments.push((
-            "x-max-priority".to_owned(),
-            HeaderValue::I64(highest.into()),
-        ));
+        arguments.push(("x-max-priority".to_owned(), HeaderValue::I64(highest.into())));
     }
     if let Some(ttl) = queue.message_ttl {
         arguments.push(millis("x-message-ttl", ttl));
@@ -234,22 +215,14 @@ fn queue_arguments(queue: &Queue) -> Vec<(String, HeaderValue)> {
     if let Some(expires) = queue.expires {
         arguments.push(millis("x-expires", expires));
     }
-    arguments.extend(
-        queue
-            .arguments
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
+    arguments.extend(queue.arguments.iter().map(|(name, value)| (name.clone(), value.clone())));
     arguments
 }
 
 /// The ladder from its end upwards, so that nothing is bound to what does not exist yet.
 fn ladder(steps: &mut Vec<Step>) {
-    let exchange = |name: &str| Step::Exchange {
-        name: name.to_owned(),
-        kind: "topic".to_owned(),
-        presence: Presence::Ours,
-    };
+    let exchange =
+        |name: &str| Step::Exchange { name: name.to_owned(), kind: "topic".to_owned(), presence: Presence::Ours };
     steps.push(exchange(DELIVER));
     let mut below = DELIVER;
     for (level, name) in LADDER_QUEUES.into_iter().enumerate() {
@@ -260,10 +233,7 @@ fn ladder(steps: &mut Vec<Step>) {
             name: name.to_owned(),
             arguments: vec![
                 millis("x-message-ttl", Duration::from_secs(1 << level)),
-                (
-                    "x-dead-letter-exchange".to_owned(),
-                    HeaderValue::Text(below.to_owned()),
-                ),
+                ("x-dead-letter-exchange".to_owned(), HeaderValue::Text(below.to_owned())),
             ],
             presence: Presence::Ours,
         });
@@ -283,11 +253,7 @@ fn ladder(steps: &mut Vec<Step>) {
 
 /// From the end of the ladder to a work queue.
 fn deliver_to(queue: &str) -> Step {
-    Step::BindQueue {
-        queue: queue.to_owned(),
-        exchange: DELIVER.to_owned(),
-        routing_key: delivery_pattern(queue),
-    }
+    Step::BindQueue { queue: queue.to_owned(), exchange: DELIVER.to_owned(), routing_key: delivery_pattern(queue) }
 }
 
 /// The pattern by which the end of the ladder finds a work queue.
@@ -303,18 +269,12 @@ fn delivery_pattern(queue: &str) -> String {
 /// A queue's name as the last words of a routing key. `*` and `#` would be wildcards in the binding, so they are
 /// percent-encoded, in the key as in the pattern; nearly all names stay as they are.
 fn final_words(queue: &str) -> String {
-    queue
-        .replace('%', "%25")
-        .replace('*', "%2A")
-        .replace('#', "%23")
+    queue.replace('%', "%25").replace('*', "%2A").replace('#', "%23")
 }
 
 /// An argument that is a time: the broker wants whole milliseconds.
 fn millis(name: &str, time: Duration) -> (String, HeaderValue) {
-    (
-        name.to_owned(),
-        whole(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-    )
+    (name.to_owned(), whole(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// A number as an argument. The broker refuses what it finds too large.
@@ -327,17 +287,13 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::config::{
-        Ack, Binding, Command, DeadLetter, Idempotency, KeySource, OnMissing, Order, Retry,
-    };
+    use crate::config::{Ack, Binding, Command, DeadLetter, Idempotency, KeySource, OnMissing, Order, Retry};
 
     /// Whether a topic pattern matches a routing key, after the AMQP 0-9-1 specification, section 3.1.3.3.
     fn matches(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
-            (Some((&"#", rest)), _) => {
-                matches(rest, key) || (!key.is_empty() && matches(pattern, &key[1..]))
-            }
+            (Some((&"#", rest)), _) => matches(rest, key) || (!key.is_empty() && matches(pattern, &key[1..])),
             (Some((&"*", rest)), Some((_, key))) => matches(rest, key),
             (Some((word, rest)), Some((first, key))) => word == first && matches(rest, key),
             (Some(_), None) | (None, Some(_)) => false,
@@ -367,43 +323,20 @@ mod tests {
                 Step::Exchange { name, .. } => {
                     self.bindings.entry(name).or_default();
                 }
-                Step::Queue {
-                    name, arguments, ..
-                } => {
+                Step::Queue { name, arguments, .. } => {
                     let get = |wanted| arguments.iter().find(|(name, _)| name == wanted);
                     let ttl = get("x-message-ttl").and_then(|(_, ttl)| ttl.as_integer());
                     let next = get("x-dead-letter-exchange").and_then(|(_, to)| to.as_text());
-                    self.queues
-                        .insert(name, (ttl.unwrap_or(0), next.map(str::to_owned)));
+                    self.queues.insert(name, (ttl.unwrap_or(0), next.map(str::to_owned)));
                 }
-                Step::BindQueue {
-                    queue,
-                    exchange,
-                    routing_key,
-                } => {
-                    assert!(
-                        self.queues.contains_key(&queue),
-                        "{queue} is bound before it is there"
-                    );
-                    let bindings = self
-                        .bindings
-                        .get_mut(&exchange)
-                        .expect("the exchange is there");
+                Step::BindQueue { queue, exchange, routing_key } => {
+                    assert!(self.queues.contains_key(&queue), "{queue} is bound before it is there");
+                    let bindings = self.bindings.get_mut(&exchange).expect("the exchange is there");
                     bindings.push((routing_key, queue, true));
                 }
-                Step::BindExchange {
-                    destination,
-                    source,
-                    routing_key,
-                } => {
-                    assert!(
-                        self.bindings.contains_key(&destination),
-                        "{destination} is missing"
-                    );
-                    let bindings = self
-                        .bindings
-                        .get_mut(&source)
-                        .expect("the exchange is there");
+                Step::BindExchange { destination, source, routing_key } => {
+                    assert!(self.bindings.contains_key(&destination), "{destination} is missing");
+                    let bindings = self.bindings.get_mut(&source).expect("the exchange is there");
                     bindings.push((routing_key, destination, false));
                 }
             }
@@ -467,15 +400,8 @@ mod tests {
             max_body: 1,
             queues,
             handler,
-            ack: Ack {
-                batch: 1,
-                interval: second,
-            },
-            idempotency: Idempotency {
-                key: KeySource::MessageId,
-                on_missing: OnMissing::Run,
-                retention: second,
-            },
+            ack: Ack { batch: 1, interval: second },
+            idempotency: Idempotency { key: KeySource::MessageId, on_missing: OnMissing::Run, retention: second },
             retry: Retry {
                 max_attempts: 1,
                 initial: second,
@@ -484,10 +410,7 @@ mod tests {
                 jitter: 0.0,
                 max_crashes: 1,
             },
-            dead_letter: DeadLetter {
-                queue: "thumbnails.dead".into(),
-                message_ttl: None,
-            },
+            dead_letter: DeadLetter { queue: "thumbnails.dead".into(), message_ttl: None },
         }
     }
 
@@ -502,17 +425,10 @@ mod tests {
     }
 
     fn check_delay(broker: &Broker, name: &str, delay: Duration, seconds: u64) {
-        let (exchange, key) = route(&Destination::Delay {
-            queue: name.into(),
-            delay,
-        });
+        let (exchange, key) = route(&Destination::Delay { queue: name.into(), delay });
         assert!(key.len() <= 255, "{key} is too long for a routing key");
         let expected = vec![(name.to_owned(), i64::try_from(seconds).unwrap() * 1000)];
-        assert_eq!(
-            broker.follow(&exchange, &key, 0),
-            expected,
-            "{name} after {delay:?}"
-        );
+        assert_eq!(broker.follow(&exchange, &key, 0), expected, "{name} after {delay:?}");
     }
 
     #[test]
@@ -559,10 +475,8 @@ mod tests {
             "0.1",
             &"q".repeat(MAX_QUEUE_NAME),
         ];
-        let jobs = [
-            job(names.into_iter().map(queue).collect(), command()),
-            job(vec![queue("of another job")], command()),
-        ];
+        let jobs =
+            [job(names.into_iter().map(queue).collect(), command()), job(vec![queue("of another job")], command())];
         let broker = Broker::new(&jobs);
         for name in names {
             for seconds in [1, 2, 3, 5, 7, 1000, 1_048_575] {
@@ -575,10 +489,7 @@ mod tests {
     fn a_dead_copy_goes_to_its_queue_through_the_default_exchange() {
         let broker = Broker::new(&[job(vec![queue("thumbs")], Handler::Discard)]);
         let (exchange, key) = route(&Destination::Queue("thumbnails.dead".into()));
-        assert_eq!(
-            broker.follow(&exchange, &key, 0),
-            [("thumbnails.dead".to_owned(), 0)]
-        );
+        assert_eq!(broker.follow(&exchange, &key, 0), [("thumbnails.dead".to_owned(), 0)]);
     }
 
     #[test]
@@ -586,16 +497,8 @@ mod tests {
         assert_eq!(
             job_steps(&job(vec![queue("thumbs")], Handler::Discard)),
             [
-                Step::Queue {
-                    name: "thumbs".to_owned(),
-                    arguments: Vec::new(),
-                    presence: Presence::Wanted
-                },
-                Step::Queue {
-                    name: "thumbnails.dead".to_owned(),
-                    arguments: Vec::new(),
-                    presence: Presence::Wanted
-                },
+                Step::Queue { name: "thumbs".to_owned(), arguments: Vec::new(), presence: Presence::Wanted },
+                Step::Queue { name: "thumbnails.dead".to_owned(), arguments: Vec::new(), presence: Presence::Wanted },
             ]
         );
     }
@@ -608,32 +511,19 @@ mod tests {
         configured.message_ttl = Some(Duration::from_secs(3600));
         configured.max_length = Some(100_000);
         configured.expires = Some(Duration::from_millis(7));
-        configured.arguments = BTreeMap::from([(
-            "x-single-active-consumer".to_owned(),
-            HeaderValue::Bool(true),
-        )]);
+        configured.arguments = BTreeMap::from([("x-single-active-consumer".to_owned(), HeaderValue::Bool(true))]);
         configured.declare = Declare::Passive;
         let expected: Vec<(String, HeaderValue)> = vec![
-            (
-                "x-queue-type".to_owned(),
-                HeaderValue::Text("quorum".to_owned()),
-            ),
+            ("x-queue-type".to_owned(), HeaderValue::Text("quorum".to_owned())),
             ("x-max-priority".to_owned(), HeaderValue::I64(10)),
             ("x-message-ttl".to_owned(), HeaderValue::I64(3_600_000)),
             ("x-max-length".to_owned(), HeaderValue::I64(100_000)),
             ("x-expires".to_owned(), HeaderValue::I64(7)),
-            (
-                "x-single-active-consumer".to_owned(),
-                HeaderValue::Bool(true),
-            ),
+            ("x-single-active-consumer".to_owned(), HeaderValue::Bool(true)),
         ];
         assert_eq!(
             job_steps(&job(vec![configured], Handler::Discard))[0],
-            Step::Queue {
-                name: "thumbs".to_owned(),
-                arguments: expected,
-                presence: Presence::Required
-            }
+            Step::Queue { name: "thumbs".to_owned(), arguments: expected, presence: Presence::Required }
         );
     }
 
@@ -655,11 +545,7 @@ mod tests {
         assert_eq!(
             job_steps(&job(vec![bound], Handler::Discard))[1..4],
             [
-                Step::Exchange {
-                    name: "media".to_owned(),
-                    kind: "topic".to_owned(),
-                    presence: Presence::Wanted
-                },
+                Step::Exchange { name: "media".to_owned(), kind: "topic".to_owned(), presence: Presence::Wanted },
                 binding("media"),
                 binding("amq.topic"),
             ]

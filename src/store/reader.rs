@@ -39,10 +39,8 @@ impl Reader {
     ) -> Result<Vec<Option<Recorded>>, StoreError> {
         let look_up = || {
             let snapshot = self.connection.unchecked_transaction()?;
-            let found: rusqlite::Result<Vec<_>> = keys
-                .into_iter()
-                .map(|(key, attempt)| self.one(key, attempt))
-                .collect();
+            let found: rusqlite::Result<Vec<_>> =
+                keys.into_iter().map(|(key, attempt)| self.one(key, attempt)).collect();
             snapshot.finish()?;
             found
         };
@@ -50,9 +48,8 @@ impl Reader {
     }
 
     fn one(&self, key: &MessageKey, attempt: u32) -> rusqlite::Result<Option<Recorded>> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT attempt, outcome, at FROM records WHERE job = ?1 AND key = ?2",
-        )?;
+        let mut select =
+            self.connection.prepare_cached("SELECT attempt, outcome, at FROM records WHERE job = ?1 AND key = ?2")?;
         let mut rows = select.query((self.job.0, key.as_bytes()))?;
         let mut recorded = None;
         while let Some(row) = rows.next()? {
@@ -61,11 +58,7 @@ impl Reader {
                 recorder::DONE => return Ok(Some(Recorded::Done)),
                 recorder::FORWARDED if same => recorded = Some(Recorded::Forwarded),
                 recorder::FAILED if same => {
-                    recorded = Some(Recorded::Failed(self.failure(
-                        key,
-                        attempt,
-                        UnixMillis(row.get(2)?),
-                    )?));
+                    recorded = Some(Recorded::Failed(self.failure(key, attempt, UnixMillis(row.get(2)?))?));
                 }
                 _ => {}
             }
@@ -73,33 +66,19 @@ impl Reader {
         Ok(recorded)
     }
 
-    fn failure(
-        &self,
-        key: &MessageKey,
-        attempt: u32,
-        at: UnixMillis,
-    ) -> rusqlite::Result<FailedAttempt> {
+    fn failure(&self, key: &MessageKey, attempt: u32, at: UnixMillis) -> rusqlite::Result<FailedAttempt> {
         let mut select = self.connection.prepare_cached(
             "SELECT class, error, delay_s FROM failures WHERE job = ?1 AND key = ?2 AND attempt = ?3",
         )?;
         select.query_row((self.job.0, key.as_bytes(), attempt), |row| {
             let class: String = row.get(0)?;
             let demand = match row.get::<_, Option<u32>>(2)? {
-                Some(seconds) => Demand::Retry {
-                    delay: Duration::from_secs(seconds.into()),
-                },
+                Some(seconds) => Demand::Retry { delay: Duration::from_secs(seconds.into()) },
                 None => Demand::Dead,
             };
             // A class of a newer version reads as the general one; its text says the rest.
             let class = ErrorClass::from_wire(&class).unwrap_or(ErrorClass::Failed);
-            Ok(FailedAttempt {
-                failure: Failure {
-                    class,
-                    error: row.get(1)?,
-                },
-                demand,
-                at,
-            })
+            Ok(FailedAttempt { failure: Failure { class, error: row.get(1)? }, demand, at })
         })
     }
 }

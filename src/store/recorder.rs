@@ -88,17 +88,14 @@ impl Recorder {
     ) -> std::io::Result<Self> {
         // One batch for each job, and room for inspections.
         let (requests, inbox) = crossbeam_channel::bounded(retention.len() + 4);
-        let thread = std::thread::Builder::new()
-            .name("recorder".to_owned())
-            .spawn(move || {
-                let _alive = alive;
-                let result =
-                    Writer::new(store, retention).and_then(|mut writer| writer.run(&inbox, &beat));
-                if let Err(error) = &result {
-                    error!("{error}");
-                }
-                result
-            })?;
+        let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+            let _alive = alive;
+            let result = Writer::new(store, retention).and_then(|mut writer| writer.run(&inbox, &beat));
+            if let Err(error) = &result {
+                error!("{error}");
+            }
+            result
+        })?;
         Ok(Self { requests, thread })
     }
 }
@@ -118,11 +115,7 @@ impl Writer {
     fn new(store: Store, retention: BTreeMap<JobId, Duration>) -> Result<Self, StoreError> {
         let records = store
             .connection
-            .query_row(
-                "SELECT value FROM totals WHERE name = 'records'",
-                [],
-                |row| row.get(0),
-            )
+            .query_row("SELECT value FROM totals WHERE name = 'records'", [], |row| row.get(0))
             .map_err(|error| StoreError::sqlite("read its totals", &error))?;
         Ok(Self {
             store,
@@ -157,9 +150,7 @@ impl Writer {
     }
 
     fn patience(&self) -> Duration {
-        self.prune_at
-            .saturating_duration_since(Instant::now())
-            .min(TICK)
+        self.prune_at.saturating_duration_since(Instant::now()).min(TICK)
     }
 
     /// Answers inspections and gathers batches.
@@ -198,11 +189,7 @@ impl Writer {
                         info!("the store has room again");
                     }
                     for batch in batches {
-                        let tickets = batch
-                            .records
-                            .iter()
-                            .map(|record| record.ticket)
-                            .collect::<Vec<Ticket>>();
+                        let tickets = batch.records.iter().map(|record| record.ticket).collect::<Vec<Ticket>>();
                         // A job that ended has dropped its end; its messages come again and are found recorded.
                         let _ = batch.reply.try_send(Committed::attest(tickets));
                     }
@@ -236,18 +223,13 @@ impl Writer {
     /// One transaction over all batches; returns how many rows of records were added.
     fn write(&self, batches: &[Batch]) -> Result<i64, StoreError> {
         let write = || {
-            let transaction = rusqlite::Transaction::new_unchecked(
-                &self.store.connection,
-                TransactionBehavior::Immediate,
-            )?;
+            let transaction =
+                rusqlite::Transaction::new_unchecked(&self.store.connection, TransactionBehavior::Immediate)?;
             let mut added = 0;
             for batch in batches {
                 // Neighbours in the tree are written one after the other: fewer pages are searched and changed.
-                let mut keyed: Vec<_> = batch
-                    .records
-                    .iter()
-                    .filter_map(|r| r.key.as_ref().map(|key| (key, r)))
-                    .collect();
+                let mut keyed: Vec<_> =
+                    batch.records.iter().filter_map(|r| r.key.as_ref().map(|key| (key, r))).collect();
                 keyed.sort_unstable_by_key(|(key, _)| *key);
                 for (key, record) in keyed {
                     added += insert(&transaction, batch.job, key, record)?;
@@ -267,18 +249,14 @@ impl Writer {
 
     /// Looks at the next rows of the store and deletes what its job need not remember any longer.
     fn prune(&mut self) -> Result<(), StoreError> {
-        let rows = self
-            .next_rows()
-            .map_err(|error| StoreError::sqlite("prune", &error))?;
+        let rows = self.next_rows().map_err(|error| StoreError::sqlite("prune", &error))?;
         let whole = rows.len() == PRUNE_ROWS;
         let now = UnixMillis::now().0;
         let old: Vec<_> = rows.iter().filter(|row| self.is_over(row, now)).collect();
         if !old.is_empty() {
             let delete = || {
-                let transaction = rusqlite::Transaction::new_unchecked(
-                    &self.store.connection,
-                    TransactionBehavior::Immediate,
-                )?;
+                let transaction =
+                    rusqlite::Transaction::new_unchecked(&self.store.connection, TransactionBehavior::Immediate)?;
                 for row in &old {
                     delete(&transaction, row)?;
                 }
@@ -295,27 +273,16 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        self.pruned_to = rows
-            .into_iter()
-            .last()
-            .filter(|_| whole)
-            .map(|row| (row.job, row.key, row.attempt));
+        self.pruned_to = rows.into_iter().last().filter(|_| whole).map(|row| (row.job, row.key, row.attempt));
         // A tenth of a second between steps keeps pruning below one percent of a core.
-        self.prune_at = Instant::now()
-            + if whole {
-                Duration::from_millis(100)
-            } else {
-                PRUNE_REST
-            };
+        self.prune_at = Instant::now() + if whole { Duration::from_millis(100) } else { PRUNE_REST };
         Ok(())
     }
 
     fn is_over(&self, row: &Row, now: i64) -> bool {
         // A job that is no longer configured keeps its keys: it may come back.
         let retention = self.retention.get(&JobId(row.job));
-        retention.is_some_and(|kept| {
-            row.at < now.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
-        })
+        retention.is_some_and(|kept| row.at < now.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)))
     }
 
     fn next_rows(&self) -> rusqlite::Result<Vec<Row>> {
@@ -329,12 +296,7 @@ impl Writer {
         )?;
         let rows = select.query_map((job, key, attempt, PRUNE_ROWS as i64), |row| {
             let key = MessageKey::from_bytes(row.get_ref(1)?.as_blob()?);
-            Ok(Row {
-                job: row.get(0)?,
-                key,
-                attempt: row.get(2)?,
-                at: row.get(3)?,
-            })
+            Ok(Row { job: row.get(0)?, key, attempt: row.get(2)?, at: row.get(3)? })
         })?;
         rows.collect()
     }
@@ -363,12 +325,7 @@ struct Row {
 }
 
 /// Inserts a record; 1 where the row is new. A success overwrites what stood there, nothing overwrites a success.
-fn insert(
-    connection: &Connection,
-    job: JobId,
-    key: &MessageKey,
-    record: &Record,
-) -> rusqlite::Result<i64> {
+fn insert(connection: &Connection, job: JobId, key: &MessageKey, record: &Record) -> rusqlite::Result<i64> {
     let outcome = match &record.what {
         Recorded::Done => DONE,
         Recorded::Failed(_) => FAILED,
@@ -380,9 +337,8 @@ fn insert(
     )?;
     let added = statement.execute((job.0, key.as_bytes(), record.attempt, outcome, record.at.0))?;
     if added == 0 && outcome == DONE {
-        let mut statement = connection.prepare_cached(
-            "UPDATE records SET outcome = 1 WHERE job = ?1 AND key = ?2 AND attempt = ?3",
-        )?;
+        let mut statement =
+            connection.prepare_cached("UPDATE records SET outcome = 1 WHERE job = ?1 AND key = ?2 AND attempt = ?3")?;
         statement.execute((job.0, key.as_bytes(), record.attempt))?;
     }
     if let Recorded::Failed(failed) = &record.what {
@@ -395,14 +351,7 @@ fn insert(
              ON CONFLICT DO NOTHING",
         )?;
         let class = failed.failure.class.as_str();
-        statement.execute((
-            job.0,
-            key.as_bytes(),
-            record.attempt,
-            class,
-            &failed.failure.error,
-            delay,
-        ))?;
+        statement.execute((job.0, key.as_bytes(), record.attempt, class, &failed.failure.error, delay))?;
     }
     Ok(added as i64)
 }
@@ -411,23 +360,18 @@ fn set_forwarded(connection: &Connection, job: JobId, mark: &Mark) -> rusqlite::
     let mut statement = connection.prepare_cached(
         "UPDATE records SET outcome = 3 WHERE job = ?1 AND key = ?2 AND attempt = ?3 AND outcome = 2",
     )?;
-    statement
-        .execute((job.0, mark.key.as_bytes(), mark.attempt))
-        .map(|_| ())
+    statement.execute((job.0, mark.key.as_bytes(), mark.attempt)).map(|_| ())
 }
 
 fn add_to_total(connection: &Connection, added: i64) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare_cached("UPDATE totals SET value = value + ?1 WHERE name = 'records'")?;
+    let mut statement = connection.prepare_cached("UPDATE totals SET value = value + ?1 WHERE name = 'records'")?;
     statement.execute([added]).map(|_| ())
 }
 
 fn delete(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
     for table in ["records", "failures"] {
         let sql = format!("DELETE FROM {table} WHERE job = ?1 AND key = ?2 AND attempt = ?3");
-        connection
-            .prepare_cached(&sql)?
-            .execute((row.job, row.key.as_bytes(), row.attempt))?;
+        connection.prepare_cached(&sql)?.execute((row.job, row.key.as_bytes(), row.attempt))?;
     }
     Ok(())
 }
@@ -444,9 +388,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self {
-                folder: tempfile::tempdir().unwrap(),
-            }
+            Self { folder: tempfile::tempdir().unwrap() }
         }
 
         fn store(&self) -> Store {
@@ -463,11 +405,7 @@ mod tests {
             let job = store.job_id("j").unwrap();
             let reader = store.reader(job).unwrap();
             let retention = BTreeMap::from([(job, Duration::from_secs(60))]);
-            (
-                Recorder::spawn(store, retention, || {}, ()).unwrap(),
-                job,
-                reader,
-            )
+            (Recorder::spawn(store, retention, || {}, ()).unwrap(), job, reader)
         }
     }
 
@@ -476,47 +414,21 @@ mod tests {
     }
 
     fn record(ticket: u64, text: &str, attempt: u32, what: Recorded) -> Record {
-        Record {
-            ticket: Ticket(ticket),
-            key: Some(key(text)),
-            attempt,
-            what,
-            at: UnixMillis::now(),
-        }
+        Record { ticket: Ticket(ticket), key: Some(key(text)), attempt, what, at: UnixMillis::now() }
     }
 
     fn failed(demand: Demand) -> FailedAttempt {
         FailedAttempt {
-            failure: Failure {
-                class: ErrorClass::Timeout,
-                error: "late".to_owned(),
-            },
+            failure: Failure { class: ErrorClass::Timeout, error: "late".to_owned() },
             demand,
             at: UnixMillis(5),
         }
     }
 
-    fn commit(
-        recorder: &Recorder,
-        job: JobId,
-        records: Vec<Record>,
-        marks: Vec<Mark>,
-    ) -> Vec<Ticket> {
+    fn commit(recorder: &Recorder, job: JobId, records: Vec<Record>, marks: Vec<Mark>) -> Vec<Ticket> {
         let (reply, committed) = crossbeam_channel::bounded(1);
-        recorder
-            .requests
-            .send(Request::Commit(Batch {
-                job,
-                records,
-                marks,
-                reply,
-            }))
-            .unwrap();
-        committed
-            .recv_timeout(Duration::from_secs(10))
-            .unwrap()
-            .tickets()
-            .to_vec()
+        recorder.requests.send(Request::Commit(Batch { job, records, marks, reply })).unwrap();
+        committed.recv_timeout(Duration::from_secs(10)).unwrap().tickets().to_vec()
     }
 
     fn report(recorder: &Recorder) -> StoreReport {
@@ -529,102 +441,39 @@ mod tests {
     fn what_is_committed_is_found_by_any_reader() {
         let bench = Bench::new();
         let (recorder, job, reader) = bench.recorder();
-        let mut retry = failed(Demand::Retry {
-            delay: Duration::from_secs(9),
-        });
+        let mut retry = failed(Demand::Retry { delay: Duration::from_secs(9) });
         let records = vec![
             record(1, "done", 2, Recorded::Done),
             record(2, "retry", 1, Recorded::Failed(retry.clone())),
             record(3, "dead", 1, Recorded::Failed(failed(Demand::Dead))),
         ];
         retry.at = records[1].at;
-        assert_eq!(
-            commit(&recorder, job, records, Vec::new()),
-            [Ticket(1), Ticket(2), Ticket(3)]
-        );
+        assert_eq!(commit(&recorder, job, records, Vec::new()), [Ticket(1), Ticket(2), Ticket(3)]);
         let keys = ["done", "retry", "dead", "new"].map(key);
         let found = reader.look_up(keys.iter().map(|key| (key, 1))).unwrap();
-        assert_eq!(
-            found[0],
-            Some(Recorded::Done),
-            "done at any attempt is done"
-        );
+        assert_eq!(found[0], Some(Recorded::Done), "done at any attempt is done");
         assert_eq!(found[1], Some(Recorded::Failed(retry)));
-        assert!(
-            matches!(&found[2], Some(Recorded::Failed(failed)) if failed.demand == Demand::Dead)
-        );
+        assert!(matches!(&found[2], Some(Recorded::Failed(failed)) if failed.demand == Demand::Dead));
         assert_eq!(found[3], None);
-        assert_eq!(
-            reader.look_up([(&keys[1], 2)]).unwrap(),
-            [None],
-            "another attempt of a failed key may run"
-        );
+        assert_eq!(reader.look_up([(&keys[1], 2)]).unwrap(), [None], "another attempt of a failed key may run");
 
-        commit(
-            &recorder,
-            job,
-            Vec::new(),
-            vec![Mark {
-                key: keys[1].clone(),
-                attempt: 1,
-            }],
-        );
-        assert_eq!(
-            reader.look_up([(&keys[1], 1)]).unwrap(),
-            [Some(Recorded::Forwarded)]
-        );
+        commit(&recorder, job, Vec::new(), vec![Mark { key: keys[1].clone(), attempt: 1 }]);
+        assert_eq!(reader.look_up([(&keys[1], 1)]).unwrap(), [Some(Recorded::Forwarded)]);
         let report = report(&recorder);
-        assert_eq!(
-            (report.records, report.commits, report.problem),
-            (3, 2, None)
-        );
+        assert_eq!((report.records, report.commits, report.problem), (3, 2, None));
     }
 
     #[test]
     fn nothing_overwrites_a_success() {
         let bench = Bench::new();
         let (recorder, job, reader) = bench.recorder();
-        commit(
-            &recorder,
-            job,
-            vec![record(1, "a", 1, Recorded::Done)],
-            Vec::new(),
-        );
-        commit(
-            &recorder,
-            job,
-            vec![record(2, "a", 1, Recorded::Failed(failed(Demand::Dead)))],
-            Vec::new(),
-        );
-        commit(
-            &recorder,
-            job,
-            Vec::new(),
-            vec![Mark {
-                key: key("a"),
-                attempt: 1,
-            }],
-        );
-        assert_eq!(
-            reader.look_up([(&key("a"), 1)]).unwrap(),
-            [Some(Recorded::Done)]
-        );
-        commit(
-            &recorder,
-            job,
-            vec![record(3, "b", 1, Recorded::Failed(failed(Demand::Dead)))],
-            Vec::new(),
-        );
-        commit(
-            &recorder,
-            job,
-            vec![record(4, "b", 1, Recorded::Done)],
-            Vec::new(),
-        );
-        assert_eq!(
-            reader.look_up([(&key("b"), 1)]).unwrap(),
-            [Some(Recorded::Done)]
-        );
+        commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        commit(&recorder, job, vec![record(2, "a", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
+        commit(&recorder, job, Vec::new(), vec![Mark { key: key("a"), attempt: 1 }]);
+        assert_eq!(reader.look_up([(&key("a"), 1)]).unwrap(), [Some(Recorded::Done)]);
+        commit(&recorder, job, vec![record(3, "b", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
+        commit(&recorder, job, vec![record(4, "b", 1, Recorded::Done)], Vec::new());
+        assert_eq!(reader.look_up([(&key("b"), 1)]).unwrap(), [Some(Recorded::Done)]);
         assert_eq!(report(&recorder).records, 2);
     }
 
@@ -632,24 +481,12 @@ mod tests {
     fn jobs_do_not_share_keys_and_a_restart_keeps_them() {
         let bench = Bench::new();
         let (recorder, job, _) = bench.recorder();
-        commit(
-            &recorder,
-            job,
-            vec![record(1, "a", 1, Recorded::Done)],
-            Vec::new(),
-        );
+        commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
         drop(recorder.requests);
         recorder.thread.join().unwrap().unwrap();
         let store = bench.store();
         let other = store.job_id("other").unwrap();
-        let look = |job| {
-            store
-                .reader(job)
-                .unwrap()
-                .look_up([(&key("a"), 1)])
-                .unwrap()
-                .remove(0)
-        };
+        let look = |job| store.reader(job).unwrap().look_up([(&key("a"), 1)]).unwrap().remove(0);
         assert_eq!((look(job), look(other)), (Some(Recorded::Done), None));
     }
 
@@ -657,38 +494,20 @@ mod tests {
     fn pruning_forgets_what_is_over_in_small_steps() {
         let bench = Bench::new();
         let store = bench.store();
-        let (kept, pruned) = (
-            store.job_id("kept").unwrap(),
-            store.job_id("pruned").unwrap(),
-        );
-        let retention = BTreeMap::from([
-            (kept, Duration::from_secs(3600)),
-            (pruned, Duration::from_secs(60)),
-        ]);
+        let (kept, pruned) = (store.job_id("kept").unwrap(), store.job_id("pruned").unwrap());
+        let retention = BTreeMap::from([(kept, Duration::from_secs(3600)), (pruned, Duration::from_secs(60))]);
         let reader = store.reader(pruned).unwrap();
         let mut writer = Writer::new(store, retention).unwrap();
         let old = UnixMillis(UnixMillis::now().0 - 120_000);
         let batch = |job, name: &str, at| Batch {
             job,
             records: (0..1500)
-                .map(|n| Record {
-                    at,
-                    ..record(
-                        n,
-                        &format!("{name}{n}"),
-                        1,
-                        Recorded::Failed(failed(Demand::Dead)),
-                    )
-                })
+                .map(|n| Record { at, ..record(n, &format!("{name}{n}"), 1, Recorded::Failed(failed(Demand::Dead))) })
                 .collect(),
             marks: Vec::new(),
             reply: crossbeam_channel::bounded(1).0,
         };
-        let batches = [
-            batch(kept, "k", old),
-            batch(pruned, "old", old),
-            batch(pruned, "new", UnixMillis::now()),
-        ];
+        let batches = [batch(kept, "k", old), batch(pruned, "old", old), batch(pruned, "new", UnixMillis::now())];
         writer.records = writer.write(&batches).unwrap();
         assert_eq!(writer.records, 4500);
         let mut steps = 0;
@@ -698,15 +517,10 @@ mod tests {
         }
         assert_eq!(writer.records, 3000);
         assert_eq!(steps, 5, "4500 rows in steps of 1000");
-        let found = reader
-            .look_up([(&key("old7"), 1), (&key("new7"), 1)])
-            .unwrap();
+        let found = reader.look_up([(&key("old7"), 1), (&key("new7"), 1)]).unwrap();
         assert!(found[0].is_none() && found[1].is_some());
-        let failures: i64 = writer
-            .store
-            .connection
-            .query_row("SELECT count(*) FROM failures", [], |row| row.get(0))
-            .unwrap();
+        let failures: i64 =
+            writer.store.connection.query_row("SELECT count(*) FROM failures", [], |row| row.get(0)).unwrap();
         assert_eq!(failures, 3000, "no failure outlives its record");
     }
 }

@@ -8,24 +8,17 @@ use crate::{ACK_BATCH, PREFETCH};
 pub fn consume(url: &str, queue: &str, messages: usize) {
     let mut connection = Connection::insecure_open(url).expect("the broker takes the connection");
     let channel = connection.open_channel(None).expect("a channel opens");
-    channel
-        .qos(0, PREFETCH, false)
-        .expect("the prefetch is set");
-    let consumer = channel
-        .basic_consume(queue, ConsumerOptions::default())
-        .expect("the queue is there");
+    channel.qos(0, PREFETCH, false).expect("the prefetch is set");
+    let consumer = channel.basic_consume(queue, ConsumerOptions::default()).expect("the queue is there");
     for n in 1..=messages {
-        match consumer.receiver().recv().expect("the connection lasts") {
-            ConsumerMessage::Delivery(delivery) if n % ACK_BATCH == 0 || n == messages => {
-                consumer.ack_multiple(delivery).expect("an ack is sent");
-            }
-            ConsumerMessage::Delivery(_) => {}
-            other => panic!("the broker ended it: {other:?}"),
+        let ConsumerMessage::Delivery(delivery) = consumer.receiver().recv().expect("the connection lasts") else {
+            panic!("the broker ended it at message {n}");
+        };
+        if n % ACK_BATCH == 0 || n == messages {
+            consumer.ack_multiple(delivery).expect("an ack is sent");
         }
     }
     // Waits for the broker, so that every ack has arrived.
     drop(consumer);
-    connection
-        .close()
-        .expect("the connection closes in good order");
+    connection.close().expect("the connection closes in good order");
 }

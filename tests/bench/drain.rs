@@ -44,28 +44,20 @@ const NAME: &str = "bench";
 
 fn main() -> ExitCode {
     // `cargo bench` adds a flag for its own harness.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["bare", url, queue, messages] => {
-            bare::consume(url, queue, messages.parse().expect("a number of messages"))
+            bare::consume(url, queue, messages.parse().expect("a number of messages"));
         }
-        _ => drive(
-            number_from("ROUNDS", 3),
-            u32::try_from(number_from("MESSAGES", 200_000)).expect("a sane number"),
-        ),
+        _ => drive(number_from("ROUNDS", 3), u32::try_from(number_from("MESSAGES", 200_000)).expect("a sane number")),
     }
     ExitCode::SUCCESS
 }
 
 fn number_from(variable: &str, default: usize) -> usize {
     match std::env::var(variable) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable} is not a whole number: {text}")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is not a whole number: {text}")),
         Err(_) => default,
     }
 }
@@ -73,9 +65,7 @@ fn number_from(variable: &str, default: usize) -> usize {
 /// All rounds, and what they come to. A loss or a wrong count panics, which is exit code 101.
 fn drive(rounds: usize, messages: u32) {
     println!("{}", machine::facts(Broker::get()));
-    println!(
-        "{messages} persistent messages of {BODY} bytes, prefetch {PREFETCH}, an ack for every {ACK_BATCH}\n"
-    );
+    println!("{messages} persistent messages of {BODY} bytes, prefetch {PREFETCH}, an ack for every {ACK_BATCH}\n");
     println!(
         "{:>5}  {:8}  {:>10}  {:>8}  {:>10}  {:>6}",
         "round", "consumer", "messages/s", "CPU us", "peak MiB", "ratio"
@@ -95,45 +85,24 @@ fn drive(rounds: usize, messages: u32) {
         }
         let (bare, warrend) = (&bare[round - 1], &warrend[round - 1]);
         row(round, "bare", bare, messages, "");
-        row(
-            round,
-            "warrend",
-            warrend,
-            messages,
-            &format!("{:.3}", ratio(bare, warrend)),
-        );
+        row(round, "warrend", warrend, messages, &format!("{:.3}", ratio(bare, warrend)));
     }
     let pairs = || bare.iter().zip(&warrend);
     println!();
     println!(
         "median ratio warrend to bare   {:.3}",
-        median(
-            pairs()
-                .map(|(bare, warrend)| ratio(bare, warrend))
-                .collect()
-        )
+        median(pairs().map(|(bare, warrend)| ratio(bare, warrend)).collect())
     );
     let cpu = |all: &[Measured]| median(all.iter().map(|one| cpu_micros(one, messages)).collect());
-    println!(
-        "median CPU us a message        bare {:.1}, warrend {:.1}",
-        cpu(&bare),
-        cpu(&warrend)
-    );
+    println!("median CPU us a message        bare {:.1}, warrend {:.1}", cpu(&bare), cpu(&warrend));
     let peak = |all: &[Measured]| all.iter().map(|one| one.peak_mib).fold(0.0, f64::max);
-    println!(
-        "highest peak MiB               bare {:.1}, warrend {:.1}",
-        peak(&bare),
-        peak(&warrend)
-    );
+    println!("highest peak MiB               bare {:.1}, warrend {:.1}", peak(&bare), peak(&warrend));
 }
 
 fn row(round: usize, name: &str, measured: &Measured, messages: u32, ratio: &str) {
     let rate = f64::from(messages) / measured.drain.as_secs_f64();
     let cpu = cpu_micros(measured, messages);
-    println!(
-        "{round:>5}  {name:8}  {rate:>10.0}  {cpu:>8.1}  {:>10.1}  {ratio:>6}",
-        measured.peak_mib
-    );
+    println!("{round:>5}  {name:8}  {rate:>10.0}  {cpu:>8.1}  {:>10.1}  {ratio:>6}", measured.peak_mib);
 }
 
 /// The ratio of the rates is the inverse of that of the times.
@@ -157,15 +126,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn fill(vhost: &Vhost, messages: u32) {
     vhost.declare(NAME);
-    vhost.publish_all(
-        NAME,
-        (0..messages).map(|_| {
-            (
-                vec![b'.'; BODY],
-                with_id(&support::random_uuid().to_string()),
-            )
-        }),
-    );
+    vhost.publish_all(NAME, (0..messages).map(|_| (vec![b'.'; BODY], with_id(&support::random_uuid().to_string()))));
     assert_eq!(vhost.ready(NAME), Some(messages), "the queue is filled");
 }
 
@@ -176,15 +137,8 @@ fn drain_bare(vhost: &Vhost, messages: u32) -> Measured {
         .spawn()
         .expect("this program can be started again");
     let measured = measure(vhost, NAME, messages, child.id(), || {});
-    assert!(
-        child.wait().expect("a child can be waited for").success(),
-        "the bare consumer failed"
-    );
-    assert_eq!(
-        vhost.ready(NAME),
-        Some(0),
-        "the bare consumer left messages behind"
-    );
+    assert!(child.wait().expect("a child can be waited for").success(), "the bare consumer failed");
+    assert_eq!(vhost.ready(NAME), Some(0), "the bare consumer left messages behind");
     measured
 }
 
@@ -195,37 +149,25 @@ fn drain_warrend(vhost: &Vhost, messages: u32) -> Measured {
     );
     let mut daemon = Daemon::new(vhost, &job);
     // On the disk where the build is: a commit into memory would cost nothing.
-    let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))
-        .expect("the build's folder can be written");
+    let folder =
+        tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the build's folder can be written");
     daemon.store_at(folder.path().join("warrend.db"));
     // Without --until-empty: its counters are asked for before it goes.
     daemon.spawn(&[]);
     let pid = daemon.pid().expect("it is started");
     let measured = measure(vhost, NAME, messages, pid, || {
         let expected = u64::from(messages);
-        daemon.wait_until(
-            "every message is counted as done",
-            DAEMON_TIMEOUT,
-            |daemon| daemon.counter(NAME, "done") >= expected,
-        );
+        daemon.wait_until("every message is counted as done", DAEMON_TIMEOUT, |daemon| {
+            daemon.counter(NAME, "done") >= expected
+        });
         let counted = |name| (name, daemon.counter(NAME, name));
         let counters = ["received", "done", "duplicates", "retried", "dead"].map(counted);
-        let right = [
-            ("received", expected),
-            ("done", expected),
-            ("duplicates", 0),
-            ("retried", 0),
-            ("dead", 0),
-        ];
+        let right = [("received", expected), ("done", expected), ("duplicates", 0), ("retried", 0), ("dead", 0)];
         assert_eq!(counters, right, "warrend's counters");
         daemon.signal(rustix::process::Signal::TERM);
     });
     let status = daemon.wait_exit(Duration::from_secs(40));
-    assert!(
-        status.success(),
-        "warrend ended with {status}\n{}",
-        daemon.log_tail()
-    );
+    assert!(status.success(), "warrend ended with {status}\n{}", daemon.log_tail());
     assert_eq!(vhost.ready(NAME), Some(0), "warrend left messages behind");
     measured
 }

@@ -7,14 +7,10 @@ use crate::support::broker::Broker;
 /// A few lines; `-` for what the machine does not say.
 pub fn facts(broker: &Broker) -> String {
     let cpuinfo = read("/proc/cpuinfo");
-    let cores = std::thread::available_parallelism()
-        .map_or_else(|_| "-".to_owned(), |cores| cores.to_string());
-    let memory = field(&read("/proc/meminfo"), "MemTotal")
-        .and_then(|text| text.strip_suffix(" kB")?.parse::<u64>().ok());
-    let overview = broker
-        .management()
-        .call("GET", "/api/overview", None)
-        .unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or_else(|_| "-".to_owned(), |cores| cores.to_string());
+    let memory =
+        field(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.strip_suffix(" kB")?.parse::<u64>().ok());
+    let overview = broker.management().call("GET", "/api/overview", None).unwrap_or_default();
     let version = |name: &str| overview[name].as_str().unwrap_or("-").to_owned();
     format!(
         "machine   {cores} x {}, {} GiB, Linux {}\nbroker    RabbitMQ {}, Erlang {}, at {}\nstore     {} ({})",
@@ -36,8 +32,7 @@ fn read(path: &str) -> String {
 /// The value of the first line `NAME : VALUE`.
 fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;
-    line.split_once(':')
-        .map(|(_, value)| value.trim().to_owned())
+    line.split_once(':').map(|(_, value)| value.trim().to_owned())
 }
 
 /// The type of the file system with the longest mount point above `path`.
@@ -48,7 +43,5 @@ fn file_system(path: &str) -> Option<String> {
         Some((fields.next()?, fields.next()?))
     });
     let above = mounts.filter(|(mount, _)| std::path::Path::new(path).starts_with(mount));
-    above
-        .max_by_key(|(mount, _)| mount.len())
-        .map(|(_, kind)| kind.to_owned())
+    above.max_by_key(|(mount, _)| mount.len()).map(|(_, kind)| kind.to_owned())
 }

@@ -23,10 +23,8 @@ impl Busy {
         let vhost = Vhost::new();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let end = folder.path().join("end");
-        let then = format!(
-            "if [ $WARREND_KEY = slow ]; then until [ -e '{}' ]; do sleep 0.02; done; fi",
-            end.display()
-        );
+        let then =
+            format!("if [ $WARREND_KEY = slow ]; then until [ -e '{}' ]; do sleep 0.02; done; fi", end.display());
         let journal = Journal::new(folder.path(), &then);
         let job = format!(
             "[jobs.work]\nqueue = \"work\"\nconcurrency = 2\nprefetch = 100\nack = {ack}\nhandler.command = {}\n",
@@ -35,16 +33,8 @@ impl Busy {
         let mut daemon = Daemon::new(&vhost, &job);
         daemon.start();
         vhost.publish("work", "", with_id("slow"));
-        daemon.wait_until("the slow one runs", DAEMON_TIMEOUT, |daemon| {
-            daemon.counter("work", "running") == 1
-        });
-        Self {
-            vhost,
-            daemon,
-            end,
-            _journal: journal,
-            _folder: folder,
-        }
+        daemon.wait_until("the slow one runs", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "running") == 1);
+        Self { vhost, daemon, end, _journal: journal, _folder: folder }
     }
 
     fn publish(&self, ids: std::ops::Range<u64>) {
@@ -54,17 +44,13 @@ impl Busy {
 
     fn wait(&mut self, name: &str, value: u64) {
         self.daemon
-            .wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| {
-                daemon.counter("work", name) == value
-            });
+            .wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| daemon.counter("work", name) == value);
     }
 
     fn wait_unacknowledged(&mut self, value: u64) {
         let vhost = &self.vhost;
         let what = format!("the broker counts {value} unacknowledged messages");
-        self.daemon.wait_until(&what, BROKER_TIMEOUT, |_| {
-            unacknowledged(vhost, "work") == Some(value)
-        });
+        self.daemon.wait_until(&what, BROKER_TIMEOUT, |_| unacknowledged(vhost, "work") == Some(value));
     }
 
     /// Lets the slow one end, which leaves nothing to run: what waits is acknowledged at once, in one frame.
@@ -85,10 +71,7 @@ fn a_full_batch_is_acknowledged_before_its_interval_is_over() {
     busy.publish(3..4);
     // The slow one is the first of its channel, so no `multiple` can reach past it.
     busy.wait("acks", 4);
-    assert!(
-        began.elapsed() < Duration::from_secs(9),
-        "the interval of 10 s was not what sent them"
-    );
+    assert!(began.elapsed() < Duration::from_secs(9), "the interval of 10 s was not what sent them");
     busy.wait_unacknowledged(1);
     busy.finish();
     busy.wait_unacknowledged(0);
@@ -100,17 +83,10 @@ fn an_interval_bounds_the_wait_for_company() {
     busy.publish(0..2);
     busy.wait("done", 2);
     let done = Instant::now();
-    assert_eq!(
-        busy.daemon.counter("work", "acks"),
-        0,
-        "there is room for more"
-    );
+    assert_eq!(busy.daemon.counter("work", "acks"), 0, "there is room for more");
     busy.wait("acks", 2);
     let waited = done.elapsed();
-    assert!(
-        (500..3000).contains(&waited.as_millis()),
-        "the interval is 1 s, and it took {waited:?}"
-    );
+    assert!((500..3000).contains(&waited.as_millis()), "the interval is 1 s, and it took {waited:?}");
     busy.wait_unacknowledged(1);
     busy.finish();
     busy.wait_unacknowledged(0);
@@ -124,10 +100,7 @@ fn a_job_with_nothing_left_to_run_waits_for_no_interval() {
     busy.wait("done", 2);
     assert_eq!(busy.daemon.counter("work", "acks"), 0, "one still runs");
     busy.finish();
-    assert!(
-        began.elapsed() < Duration::from_secs(9),
-        "the interval of 10 s was not what sent it"
-    );
+    assert!(began.elapsed() < Duration::from_secs(9), "the interval of 10 s was not what sent it");
 }
 
 #[test]
@@ -137,18 +110,13 @@ fn one_ack_settles_many_messages() {
     vhost.declare("work");
     let messages = (0..MESSAGES).map(|n| (Vec::new(), with_id(&n.to_string())));
     vhost.publish_all("work", messages);
-    let job =
-        "[jobs.work]\nqueue = \"work\"\nprefetch = 1000\nack.batch = 100\nhandler.discard = true\n";
+    let job = "[jobs.work]\nqueue = \"work\"\nprefetch = 1000\nack.batch = 100\nhandler.discard = true\n";
     let mut daemon = Daemon::new(&vhost, job);
     daemon.start();
-    daemon.wait_until("all are done", DAEMON_TIMEOUT, |daemon| {
-        daemon.counter("work", "done") == MESSAGES
-    });
+    daemon.wait_until("all are done", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "done") == MESSAGES);
     assert!(daemon.counter("work", "acks") <= MESSAGES / 20);
     // With the connection cut instead of closed in order, what was not acknowledged would come again.
-    daemon.wait_until("the broker has every ack", BROKER_TIMEOUT, |_| {
-        unacknowledged(&vhost, "work") == Some(0)
-    });
+    daemon.wait_until("the broker has every ack", BROKER_TIMEOUT, |_| unacknowledged(&vhost, "work") == Some(0));
     daemon.kill9();
     assert_eq!(vhost.ready("work"), Some(0));
 }

@@ -8,18 +8,13 @@ use crate::support::wait_until;
 
 /// Declares a durable exchange.
 pub fn exchange(vhost: &Vhost, name: &str, kind: ExchangeType) {
-    let options = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     done(vhost.with_channel(|channel| channel.exchange_declare(kind, name, options).map(drop)));
 }
 
 /// Binds a queue to an exchange.
 pub fn bind(vhost: &Vhost, queue: &str, exchange: &str, routing_key: &str) {
-    done(vhost.with_channel(|channel| {
-        channel.queue_bind(queue, exchange, routing_key, FieldTable::new())
-    }));
+    done(vhost.with_channel(|channel| channel.queue_bind(queue, exchange, routing_key, FieldTable::new())));
 }
 
 fn done(result: Result<()>) {
@@ -68,10 +63,7 @@ pub fn text(delivery: &Delivery, name: &str) -> String {
 
 /// The properties of a persistent message with this id and these headers.
 pub fn with_headers(id: &str, headers: &[(&str, AmqpValue)]) -> AmqpProperties {
-    let table: FieldTable = headers
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), value.clone()))
-        .collect();
+    let table: FieldTable = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     with_id(id).with_headers(table)
 }
 

@@ -14,12 +14,8 @@ const MESSAGES: u32 = 20;
 fn cpu(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
     let (_, fields) = stat.rsplit_once(')').expect("the name stands in brackets");
-    let ticks: u64 = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|field| field.parse::<u64>().expect("a number of ticks"))
-        .sum();
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number of ticks")).sum();
     Duration::from_millis(ticks * 10)
 }
 
@@ -39,18 +35,14 @@ fn a_missing_program_pauses_its_job_until_it_is_there() {
     let mut daemon = Daemon::new(&vhost, &jobs);
     daemon.spawn(&[]);
     daemon.wait_until("the job is paused", DAEMON_TIMEOUT, |daemon| {
-        daemon
-            .status()
-            .is_some_and(|status| status["jobs"]["work"]["state"] == "paused")
+        daemon.status().is_some_and(|status| status["jobs"]["work"]["state"] == "paused")
     });
     let pid = daemon.pid().expect("it runs");
     let (paused, used) = (Instant::now(), cpu(pid));
     check_pause(&vhost, &mut daemon, &program.display().to_string());
 
     // The log is looked at instead of the status, which would cost the daemon time.
-    daemon.wait_until("the handler is probed", DAEMON_TIMEOUT, |daemon| {
-        daemon.log().contains("probing the handler")
-    });
+    daemon.wait_until("the handler is probed", DAEMON_TIMEOUT, |daemon| daemon.log().contains("probing the handler"));
     let (paused, used) = (paused.elapsed(), cpu(pid) - used);
     assert!(paused > Duration::from_secs(4), "{paused:?}");
     assert!(used < paused / 10, "{used:?} of {paused:?} while it waits");
@@ -62,9 +54,8 @@ fn a_missing_program_pauses_its_job_until_it_is_there() {
     let script = journal.command().replace(['[', ']', ',', '"'], "");
     fs::write(&program, format!("#!/bin/sh\nexec {script}\n")).expect("the folder is writable");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    daemon.wait_until("all are done", DAEMON_TIMEOUT * 2, |daemon| {
-        daemon.counter("work", "done") == u64::from(MESSAGES)
-    });
+    daemon
+        .wait_until("all are done", DAEMON_TIMEOUT * 2, |daemon| daemon.counter("work", "done") == u64::from(MESSAGES));
     let runs = journal.runs();
     assert_eq!(runs.len(), MESSAGES as usize);
     let first = |runs: &Vec<crate::support::journal::Run>| runs.len() == 1 && runs[0].attempt == 1;
@@ -93,14 +84,9 @@ fn check_pause(vhost: &Vhost, daemon: &mut Daemon, program: &str) {
     let text = daemon.run(&["status"]);
     assert_eq!(text.status.code(), Some(1));
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    assert!(
-        text.contains("degraded") && text.contains("paused"),
-        "{text}"
-    );
+    assert!(text.contains("degraded") && text.contains("paused"), "{text}");
     vhost.publish("other", "", with_id("a"));
-    daemon.wait_until("the other job works", DAEMON_TIMEOUT, |daemon| {
-        daemon.counter("other", "done") == 1
-    });
+    daemon.wait_until("the other job works", DAEMON_TIMEOUT, |daemon| daemon.counter("other", "done") == 1);
     assert_eq!(vhost.ready("work.dead"), Some(0));
 }
 
@@ -109,24 +95,17 @@ fn a_handler_that_says_it_is_broken_pauses_too() {
     let vhost = Vhost::new();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let journal = Journal::new(folder.path(), "echo 'no database' >&2; exit 78");
-    let job = format!(
-        "[jobs.work]\nqueue = \"work\"\nhandler.command = {}\n",
-        journal.command()
-    );
+    let job = format!("[jobs.work]\nqueue = \"work\"\nhandler.command = {}\n", journal.command());
     let mut daemon = Daemon::new(&vhost, &job);
     daemon.start();
     vhost.publish("work", "", with_id("a"));
     daemon.wait_until("the job is paused", DAEMON_TIMEOUT, |daemon| {
-        daemon
-            .status()
-            .is_some_and(|status| status["jobs"]["work"]["state"] == "paused")
+        daemon.status().is_some_and(|status| status["jobs"]["work"]["state"] == "paused")
     });
     let status = daemon.status().expect("it runs");
     let reason = status["jobs"]["work"]["reason"].to_string();
     assert!(reason.contains("no database"), "{reason}");
-    daemon.wait_until("the message is back", BROKER_TIMEOUT, |_| {
-        vhost.ready("work") == Some(1)
-    });
+    daemon.wait_until("the message is back", BROKER_TIMEOUT, |_| vhost.ready("work") == Some(1));
     assert!(daemon.terminate().success(), "a paused job drains too");
     assert_eq!(journal.attempts("a"), [1]);
 }

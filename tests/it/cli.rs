@@ -28,10 +28,7 @@ fn assert_one_sentence(output: &Output, exit: i32) -> String {
     let text = stderr(output);
     let sentence = text.strip_prefix("warrend: ").unwrap_or_default();
     assert_eq!(sentence.lines().count(), 1, "{text:?}");
-    assert!(
-        !text.contains(SECRET) && !text.contains("panicked"),
-        "{text}"
-    );
+    assert!(!text.contains(SECRET) && !text.contains("panicked"), "{text}");
     sentence.to_owned()
 }
 
@@ -81,10 +78,7 @@ handler.timeout = \"30 parsecs\"
     let findings: Vec<&str> = text.split("\nerror: ").collect();
     assert_eq!(findings.len(), 6, "{text}");
     for (line_start, mark, word) in faults {
-        let line = 1 + config
-            .lines()
-            .position(|line| line.starts_with(line_start))
-            .expect("the line is in the file");
+        let line = 1 + config.lines().position(|line| line.starts_with(line_start)).expect("the line is in the file");
         let place = format!("--> {}:{line}:", path.display());
         let finding = findings.iter().find(|finding| finding.contains(&place));
         let finding = finding.unwrap_or_else(|| panic!("no finding at {place}\n{text}"));
@@ -92,10 +86,7 @@ handler.timeout = \"30 parsecs\"
         let source = config.lines().nth(line - 1).unwrap_or_default();
         let column = 1 + source.find(mark).expect("the mark is on the line");
         if !mark.is_empty() {
-            assert!(
-                finding.contains(&format!("{place}{column}\n")),
-                "{column}: {finding}"
-            );
+            assert!(finding.contains(&format!("{place}{column}\n")), "{column}: {finding}");
         }
     }
 
@@ -121,19 +112,12 @@ fn status_exits_with_what_it_says() {
     assert_eq!(daemon.run(&["status", "--json"]).status.code(), Some(3));
 
     daemon.spawn(&[]);
-    daemon.wait_until("it is degraded", DAEMON_TIMEOUT, |daemon| {
-        daemon.run(&["status"]).status.code() == Some(1)
-    });
+    daemon.wait_until("it is degraded", DAEMON_TIMEOUT, |daemon| daemon.run(&["status"]).status.code() == Some(1));
     vhost.declare("work");
-    daemon.wait_until("it is healthy", DAEMON_TIMEOUT, |daemon| {
-        daemon.run(&["status"]).status.code() == Some(0)
-    });
+    daemon.wait_until("it is healthy", DAEMON_TIMEOUT, |daemon| daemon.run(&["status"]).status.code() == Some(0));
     let text = daemon.run(&["status"]);
     assert!(stdout(&text).contains("healthy, running"), "{text:?}");
-    assert!(
-        !stdout(&text).contains('\u{1b}'),
-        "no colour without a terminal"
-    );
+    assert!(!stdout(&text).contains('\u{1b}'), "no colour without a terminal");
     let json = daemon.run(&["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(status["schema"], 1);
@@ -159,36 +143,16 @@ fn publish_puts_in_what_it_is_told() {
         stdout(&output)
     };
     let delayed = Instant::now();
-    assert_eq!(
-        publish(&["--delay", "2s", "--id", "late"]),
-        "1 message confirmed\n"
-    );
+    assert_eq!(publish(&["--delay", "2s", "--id", "late"]), "1 message confirmed\n");
 
-    publish(&[
-        "--id",
-        "a",
-        "--priority",
-        "7",
-        "--header",
-        "x=1=2",
-        "--header",
-        "y=",
-        "--content-type",
-        "text/plain",
-    ]);
+    publish(&["--id", "a", "--priority", "7", "--header", "x=1=2", "--header", "y=", "--content-type", "text/plain"]);
     let full = take(&vhost, "work");
     assert_eq!(full.body, b"");
     assert_eq!(full.properties.message_id().as_deref(), Some("a"));
     assert_eq!(*full.properties.priority(), Some(7));
     assert_eq!(*full.properties.delivery_mode(), Some(2));
-    assert_eq!(
-        full.properties.content_type().as_deref(),
-        Some("text/plain")
-    );
-    let expect: [(String, AmqpValue); 2] = [
-        ("x".to_owned(), long_text("1=2")),
-        ("y".to_owned(), long_text("")),
-    ];
+    assert_eq!(full.properties.content_type().as_deref(), Some("text/plain"));
+    let expect: [(String, AmqpValue); 2] = [("x".to_owned(), long_text("1=2")), ("y".to_owned(), long_text(""))];
     assert_eq!(headers(&full), expect.into());
 
     let file = daemon.folder().join("body");
@@ -196,11 +160,7 @@ fn publish_puts_in_what_it_is_told() {
     publish(&[&file.display().to_string()]);
     let from_file = take(&vhost, "work");
     assert_eq!(from_file.body, b"from a file\0\xff");
-    let own = from_file
-        .properties
-        .message_id()
-        .clone()
-        .unwrap_or_default();
+    let own = from_file.properties.message_id().clone().unwrap_or_default();
     assert!(uuid::Uuid::try_parse(&own).is_ok(), "{own:?}");
 
     let piped = daemon.run_with_input(&["publish", "work", "-"], b"from a pipe");
@@ -210,14 +170,8 @@ fn publish_puts_in_what_it_is_told() {
     publish(&["--exchange", "media", "--routing-key", "image.png"]);
     assert_eq!(take(&vhost, "work").routing_key, "image.png");
 
-    assert_eq!(
-        publish(&["--count", "1500", "--id", "n"]),
-        "1500 messages confirmed\n"
-    );
-    let ids = vhost
-        .drain("work")
-        .into_iter()
-        .filter_map(|one| one.properties.message_id().clone());
+    assert_eq!(publish(&["--count", "1500", "--id", "n"]), "1500 messages confirmed\n");
+    let ids = vhost.drain("work").into_iter().filter_map(|one| one.properties.message_id().clone());
     let ids: std::collections::BTreeSet<String> = ids.filter(|id| id != "late").collect();
     assert_eq!(ids, (1..=1500).map(|n| format!("n-{n}")).collect());
     if delayed.elapsed() < Duration::from_secs(2) {
@@ -234,21 +188,9 @@ fn a_publish_that_fails_says_why_in_one_sentence() {
     exchange(&vhost, "media", ExchangeType::Topic);
     let unroutable = assert_one_sentence(&daemon.run(&["publish", "nowhere"]), 1);
     assert!(unroutable.contains("nowhere"), "{unroutable}");
-    let to = |exchange| {
-        [
-            "publish",
-            "any",
-            "--exchange",
-            exchange,
-            "--routing-key",
-            "image.png",
-        ]
-    };
+    let to = |exchange| ["publish", "any", "--exchange", exchange, "--routing-key", "image.png"];
     let unbound = assert_one_sentence(&daemon.run(&to("media")), 1);
-    assert!(
-        unbound.contains("media") && unbound.contains("image.png"),
-        "{unbound}"
-    );
+    assert!(unbound.contains("media") && unbound.contains("image.png"), "{unbound}");
     let missing = assert_one_sentence(&daemon.run(&to("missing")), 1);
     assert!(missing.contains("missing"), "{missing}");
     let no_queue = assert_one_sentence(&daemon.run(&["publish", "nowhere", "--delay", "1s"]), 69);
@@ -256,27 +198,13 @@ fn a_publish_that_fails_says_why_in_one_sentence() {
     let no_file = assert_one_sentence(&daemon.run(&["publish", "work", "/nowhere/body"]), 1);
     assert!(no_file.contains("/nowhere/body"), "{no_file}");
 
-    daemon.configure(
-        &format!(
-            "urls = [\"amqp://user:{SECRET}@127.0.0.1:{}\"]",
-            closed_port()
-        ),
-        JOB,
-    );
+    daemon.set_broker(&format!("urls = [\"amqp://user:{SECRET}@127.0.0.1:{}\"]", closed_port()));
     let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
-    assert!(
-        sentence.starts_with("cannot reach RabbitMQ at 127.0.0.1:"),
-        "{sentence}"
-    );
-    let wrong = vhost
-        .url()
-        .replacen("guest:guest", &format!("guest:{SECRET}"), 1);
-    daemon.configure(&format!("urls = [\"{wrong}\"]"), JOB);
+    assert!(sentence.starts_with("cannot reach RabbitMQ at 127.0.0.1:"), "{sentence}");
+    let wrong = vhost.url().replacen("guest:guest", &format!("guest:{SECRET}"), 1);
+    daemon.set_broker(&format!("urls = [\"{wrong}\"]"));
     let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
-    assert!(
-        sentence.contains("check user name and password"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("check user name and password"), "{sentence}");
 }
 
 /// A port where nobody listens. Below the range that the kernel gives out by itself would be safer, but nobody is asked.
@@ -318,9 +246,8 @@ fn lines(daemon: &Daemon, level: &str, text: &str) -> usize {
 /// Waits until connecting has failed so often, which debug lines tell, and checks what is told above debug: one sentence by
 /// the job, and one by the publisher.
 fn check_failing(daemon: &mut Daemon, sentence: &str, tries: usize) {
-    daemon.wait_until("it tries again and again", DAEMON_TIMEOUT * 2, |daemon| {
-        lines(daemon, "DEBUG", sentence) >= tries
-    });
+    daemon
+        .wait_until("it tries again and again", DAEMON_TIMEOUT * 2, |daemon| lines(daemon, "DEBUG", sentence) >= tries);
     assert_eq!(lines(daemon, "WARN", sentence), 2, "{}", daemon.log_tail());
     assert_eq!(lines(daemon, "ERROR", ""), 0, "{}", daemon.log_tail());
     let status = daemon.run(&["status"]);
@@ -337,22 +264,19 @@ fn check_failing(daemon: &mut Daemon, sentence: &str, tries: usize) {
 }
 
 fn check_connects(daemon: &mut Daemon) {
-    daemon.wait_until("it connects by itself", DAEMON_TIMEOUT, |daemon| {
-        daemon.run(&["status"]).status.success()
-    });
+    daemon.wait_until("it connects by itself", DAEMON_TIMEOUT, |daemon| daemon.run(&["status"]).status.success());
 }
 
 #[test]
 fn a_wrong_password_is_told_once_and_the_right_one_needs_no_restart() {
     let vhost = Vhost::new();
     let url = vhost.url().replacen("guest:guest", "guest", 1);
-    let mut daemon = Daemon::with_broker("urls = []", "");
+    let mut daemon = Daemon::with_broker("urls = []", JOB);
     let file = daemon.folder().join("password");
     fs::write(&file, format!("{SECRET}\n")).expect("the folder is writable");
-    let broker = format!(
-        "urls = [\"{url}\"]\npassword_file = {file:?}\nreconnect = {{ initial = \"50ms\", max = \"100ms\" }}"
-    );
-    daemon.configure(&broker, JOB);
+    let broker =
+        format!("urls = [\"{url}\"]\npassword_file = {file:?}\nreconnect = {{ initial = \"50ms\", max = \"100ms\" }}");
+    daemon.set_broker(&broker);
     daemon.env("RUST_LOG", "trace");
     daemon.spawn(&[]);
     check_failing(&mut daemon, "check user name and password", 5);
@@ -371,14 +295,12 @@ fn an_unreachable_host_is_told_once_and_waited_for() {
     let vhost = Vhost::new();
     let port = closed_port();
     let url = format!("amqp://guest:{SECRET}@127.0.0.1:{port}/{}", vhost.name());
-    let broker = |url: &str| {
-        format!("urls = [\"{url}\"]\nreconnect = {{ initial = \"10ms\", max = \"20ms\" }}")
-    };
+    let broker = |url: &str| format!("urls = [\"{url}\"]\nreconnect = {{ initial = \"10ms\", max = \"20ms\" }}");
     let mut daemon = Daemon::with_broker(&broker(&url), JOB);
     daemon.env("RUST_LOG", "debug");
     daemon.spawn(&[]);
     check_failing(&mut daemon, "cannot reach RabbitMQ", 10);
     assert!(daemon.terminate().success(), "a drain needs no broker");
-    daemon.configure(&broker(&vhost.url()), JOB);
+    daemon.set_broker(&broker(&vhost.url()));
     daemon.start();
 }

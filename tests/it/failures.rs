@@ -118,10 +118,7 @@ fn every_way_to_fail_ends_in_the_dead_letter_queue_with_its_class() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let times = folder.path().join("times");
     let journal = Journal::new(folder.path(), &ways_script(&times));
-    let jobs: String = WAYS
-        .iter()
-        .map(|way| job(way.job, &journal, way.settings))
-        .collect();
+    let jobs: String = WAYS.iter().map(|way| job(way.job, &journal, way.settings)).collect();
     let mut daemon = Daemon::new(&vhost, &jobs);
     daemon.start();
     let began = now_ms();
@@ -136,8 +133,7 @@ fn every_way_to_fail_ends_in_the_dead_letter_queue_with_its_class() {
         check_dead_letter(way, &letter, began);
         let attempts: Vec<u32> = (1..=way.attempts).collect();
         assert_eq!(journal.attempts(way.job), attempts, "{}", way.job);
-        let counted =
-            ["retried", "crashed", "done", "duplicates"].map(|name| daemon.counter(way.job, name));
+        let counted = ["retried", "crashed", "done", "duplicates"].map(|name| daemon.counter(way.job, name));
         assert_eq!(counted, [way.retried, way.crashed, 0, 0], "{}", way.job);
     }
     let began = starts(&times);
@@ -195,45 +191,27 @@ fn check_dead_letter(way: &Way, letter: &Delivery, began: i64) {
         began <= first_seen && first_seen <= failed_at && failed_at <= now_ms(),
         "{began} {first_seen} {failed_at}"
     );
-    assert_eq!(
-        headers(letter).len(),
-        13,
-        "no other headers: {:?}",
-        headers(letter)
-    );
+    assert_eq!(headers(letter).len(), 13, "no other headers: {:?}", headers(letter));
 }
 
 #[test]
 fn a_copy_keeps_what_the_message_had_and_drops_what_would_misroute_it() {
     let vhost = Vhost::new();
     exchange(&vhost, "media", ExchangeType::Topic);
-    for (queue, key) in [
-        ("work", "image.*"),
-        ("other", "image.*"),
-        ("cc", "cc"),
-        ("bcc", "bcc"),
-    ] {
+    for (queue, key) in [("work", "image.*"), ("other", "image.*"), ("cc", "cc"), ("bcc", "bcc")] {
         vhost.declare(queue);
         bind(&vhost, queue, "media", key);
     }
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let seen = folder.path().join("seen");
-    let journal = Journal::new(
-        folder.path(),
-        &format!("cat <&3 >>'{}'; exit 1", seen.display()),
-    );
+    let journal = Journal::new(folder.path(), &format!("cat <&3 >>'{}'; exit 1", seen.display()));
     let retry = "retry = { max_attempts = 3, initial = \"1s\", multiplier = 1.0, jitter = 0.0 }";
     let mut daemon = Daemon::new(&vhost, &job("work", &journal, retry));
     daemon.start();
     let names = |queue: &str| AmqpValue::FieldArray(vec![long_text(queue)]);
-    let mine = [
-        ("mine", long_text("kept")),
-        ("number", AmqpValue::LongLongInt(7)),
-    ];
+    let mine = [("mine", long_text("kept")), ("number", AmqpValue::LongLongInt(7))];
     let trace = AmqpValue::FieldArray(vec![AmqpValue::FieldTable(
-        [("queue".to_owned(), long_text("work"))]
-            .into_iter()
-            .collect(),
+        [("queue".to_owned(), long_text("work"))].into_iter().collect(),
     )]);
     let brokers = [
         ("CC", names("cc")),
@@ -255,9 +233,7 @@ fn a_copy_keeps_what_the_message_had_and_drops_what_would_misroute_it() {
         .with_user_id("guest".to_owned())
         .with_app_id("shop".to_owned());
     vhost.publish_to("media", "image.new", [(b"pixels".to_vec(), properties)]);
-    daemon.wait_until("it is dead", LADDER_TIMEOUT, |daemon| {
-        daemon.counter("work", "dead") == 1
-    });
+    daemon.wait_until("it is dead", LADDER_TIMEOUT, |daemon| daemon.counter("work", "dead") == 1);
 
     let letter = take(&vhost, "work.dead");
     assert_eq!(letter.body, b"pixels");
@@ -276,10 +252,7 @@ fn a_copy_keeps_what_the_message_had_and_drops_what_would_misroute_it() {
     assert_eq!(text(&letter, "x-warrend-exchange"), "media");
     assert_eq!(text(&letter, "x-warrend-routing-key"), "image.new");
     assert_eq!(text(&letter, "x-warrend-queue"), "work");
-    let foreign: Vec<_> = headers(&letter)
-        .into_iter()
-        .filter(|(name, _)| !name.starts_with("x-warrend-"))
-        .collect();
+    let foreign: Vec<_> = headers(&letter).into_iter().filter(|(name, _)| !name.starts_with("x-warrend-")).collect();
     assert_eq!(foreign, mine.map(|(name, value)| (name.to_owned(), value)));
 
     for queue in ["other", "cc", "bcc"] {
@@ -290,10 +263,8 @@ fn a_copy_keeps_what_the_message_had_and_drops_what_would_misroute_it() {
 
 /// Each attempt is told the exchange and the routing key of the original, not those of the delay ladder.
 fn check_metadata(seen: &str) {
-    let attempts: Vec<serde_json::Value> = seen
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("descriptor 3 gives JSON"))
-        .collect();
+    let attempts: Vec<serde_json::Value> =
+        seen.lines().map(|line| serde_json::from_str(line).expect("descriptor 3 gives JSON")).collect();
     assert_eq!(attempts.len(), 3);
     for (n, metadata) in (1..).zip(&attempts) {
         assert_eq!(metadata["attempt"], n);
@@ -316,9 +287,7 @@ fn a_dead_letter_that_is_moved_back_goes_on_with_a_fresh_budget() {
     daemon.start();
     vhost.publish("work", "body", with_id("a"));
     let first_seen = {
-        daemon.wait_until("it is dead", LADDER_TIMEOUT, |_| {
-            vhost.ready("work.dead") == Some(1)
-        });
+        daemon.wait_until("it is dead", LADDER_TIMEOUT, |_| vhost.ready("work.dead") == Some(1));
         let letter = take(&vhost, "work.dead");
         assert_eq!(integer(&letter, "x-warrend-attempt"), 3);
         assert_eq!(integer(&letter, "x-warrend-base"), 0);
@@ -327,9 +296,7 @@ fn a_dead_letter_that_is_moved_back_goes_on_with_a_fresh_budget() {
     };
 
     // The budget is two attempts again, and the attempts go on counting.
-    daemon.wait_until("it is dead again", LADDER_TIMEOUT, |_| {
-        vhost.ready("work.dead") == Some(1)
-    });
+    daemon.wait_until("it is dead again", LADDER_TIMEOUT, |_| vhost.ready("work.dead") == Some(1));
     assert_eq!(journal.attempts("a"), [1, 2, 3, 4]);
     let letter = take(&vhost, "work.dead");
     assert_eq!(integer(&letter, "x-warrend-attempt"), 5);
@@ -338,15 +305,13 @@ fn a_dead_letter_that_is_moved_back_goes_on_with_a_fresh_budget() {
 
     // Twice, as a clumsy operator does it: the second copy is a duplicate, while it runs and after it is done.
     fs::write(&mended, "").expect("the folder is writable");
-    let twin = (letter.body.clone(), letter.properties.clone());
+    let twin = (letter.body.clone(), letter.properties);
     vhost.publish_all("work", [twin.clone(), twin.clone()]);
     daemon.wait_until("it is done", DAEMON_TIMEOUT, |daemon| {
         daemon.counter("work", "done") == 1 && daemon.counter("work", "duplicates") == 1
     });
     vhost.publish_all("work", [twin]);
-    daemon.wait_until("a third one is a duplicate", DAEMON_TIMEOUT, |daemon| {
-        daemon.counter("work", "duplicates") == 2
-    });
+    daemon.wait_until("a third one is a duplicate", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "duplicates") == 2);
     assert_eq!(journal.attempts("a"), [1, 2, 3, 4, 5]);
     assert_eq!(vhost.ready("work.dead"), Some(0));
 }

@@ -27,18 +27,8 @@ struct Case {
     end: End,
 }
 
-fn case(
-    name: &'static str,
-    body: impl Into<Vec<u8>>,
-    properties: AmqpProperties,
-    end: End,
-) -> Case {
-    Case {
-        name,
-        body: body.into(),
-        properties,
-        end,
-    }
+fn case(name: &'static str, body: impl Into<Vec<u8>>, properties: AmqpProperties, end: End) -> Case {
+    Case { name, body: body.into(), properties, end }
 }
 
 /// A case whose headers are what is odd about it.
@@ -63,12 +53,7 @@ fn odd_bodies() -> Vec<Case> {
         case("empty", "", with_id("empty"), End::Done),
         case("nothing at all", "", plain(), End::Done),
         case("16 MiB", zeros, with_id("16 MiB"), End::Done),
-        case(
-            "a byte more",
-            one_more,
-            with_id("a byte more"),
-            End::Dead("oversize"),
-        ),
+        case("a byte more", one_more, with_id("a byte more"), End::Dead("oversize")),
         case("not UTF-8", every_byte, with_id("not UTF-8"), End::Done),
     ]
 }
@@ -92,12 +77,7 @@ fn odd_properties() -> Vec<Case> {
         case("a NUL in the id", "", with_id("a\0b"), End::Done),
         case("an empty id", "", with_id(""), End::Done),
         case("every property", "", every_property, End::Done),
-        case(
-            "expiration 0",
-            "",
-            with_id("expiration 0").with_expiration("0".to_owned()),
-            End::Done,
-        ),
+        case("expiration 0", "", with_id("expiration 0").with_expiration("0".to_owned()), End::Done),
         odd_headers("headers of every type", &every_type(), End::Done),
     ]
 }
@@ -114,17 +94,8 @@ fn every_type() -> Vec<(&'static str, AmqpValue)> {
         ("i64", AmqpValue::LongLongInt(i64::MIN)),
         ("f32", AmqpValue::Float(f32::MIN)),
         ("f64", AmqpValue::Double(-0.0)),
-        (
-            "decimal",
-            AmqpValue::DecimalValue(DecimalValue {
-                scale: 255,
-                value: u32::MAX,
-            }),
-        ),
-        (
-            "text",
-            long_text("NUL \0, escape \u{1b}, newline \n, quote \""),
-        ),
+        ("decimal", AmqpValue::DecimalValue(DecimalValue { scale: 255, value: u32::MAX })),
+        ("text", long_text("NUL \0, escape \u{1b}, newline \n, quote \"")),
         ("empty text", long_text("")),
         ("bytes", AmqpValue::ByteArray(vec![0, 255, 10])),
         ("timestamp", AmqpValue::Timestamp(u64::MAX)),
@@ -132,16 +103,10 @@ fn every_type() -> Vec<(&'static str, AmqpValue)> {
         ("traceparent", AmqpValue::LongInt(1)),
         ("a name with \n \0 =", AmqpValue::Void),
     ];
-    let table: FieldTable = scalars
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), value.clone()))
-        .collect();
+    let table: FieldTable = scalars.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let nested = AmqpValue::FieldArray(vec![
         AmqpValue::FieldTable(table.clone()),
-        AmqpValue::FieldArray(vec![
-            AmqpValue::Void,
-            AmqpValue::FieldTable(FieldTable::new()),
-        ]),
+        AmqpValue::FieldArray(vec![AmqpValue::Void, AmqpValue::FieldTable(FieldTable::new())]),
     ]);
     let mut all = scalars;
     all.push(("table", AmqpValue::FieldTable(table)));
@@ -160,74 +125,30 @@ fn odd_attempts() -> Vec<Case> {
         odd_headers("attempt negative", &[(attempt, Long(-1))], broken),
         odd_headers("attempt zero", &[(attempt, Long(0))], broken),
         odd_headers("attempt huge", &[(attempt, Long(i64::MAX))], broken),
-        odd_headers(
-            "attempt a table",
-            &[(attempt, Table(FieldTable::new()))],
-            broken,
-        ),
-        odd_headers(
-            "attempt large",
-            &[(attempt, Long(1_000_000_000))],
-            End::Done,
-        ),
+        odd_headers("attempt a table", &[(attempt, Table(FieldTable::new()))], broken),
+        odd_headers("attempt large", &[(attempt, Long(1_000_000_000))], End::Done),
         odd_headers("base text", &[(base, long_text("nonsense"))], broken),
         odd_headers("base too large", &[(base, Long(7))], broken),
         odd_headers("crashes too many", &[(crashes, Long(7))], broken),
-        odd_headers(
-            "first seen nonsense",
-            &[("x-warrend-first-seen", long_text("then"))],
-            End::Done,
-        ),
-        odd_headers(
-            "dead nonsense",
-            &[(dead, Table(FieldTable::new()))],
-            End::Done,
-        ),
-        odd_headers(
-            "dead, base nonsense",
-            &[(dead, Void), (base, Long(7))],
-            End::Done,
-        ),
-        odd_headers(
-            "dead, attempt nonsense",
-            &[(dead, Void), (attempt, Long(-7))],
-            broken,
-        ),
-        odd_headers(
-            "origin nonsense",
-            &[("x-warrend-exchange", Void), ("x-warrend-queue", Long(1))],
-            End::Done,
-        ),
+        odd_headers("first seen nonsense", &[("x-warrend-first-seen", long_text("then"))], End::Done),
+        odd_headers("dead nonsense", &[(dead, Table(FieldTable::new()))], End::Done),
+        odd_headers("dead, base nonsense", &[(dead, Void), (base, Long(7))], End::Done),
+        odd_headers("dead, attempt nonsense", &[(dead, Void), (attempt, Long(-7))], broken),
+        odd_headers("origin nonsense", &[("x-warrend-exchange", Void), ("x-warrend-queue", Long(1))], End::Done),
     ]
 }
 
 fn large_headers() -> Vec<Case> {
-    let many: Vec<(String, AmqpValue)> = (0..1000)
-        .map(|n| (format!("header-{n}"), long_text("v".repeat(85))))
-        .collect();
-    let many: Vec<(&str, AmqpValue)> = many
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.clone()))
-        .collect();
+    let many: Vec<(String, AmqpValue)> =
+        (0..1000).map(|n| (format!("header-{n}"), long_text("v".repeat(85)))).collect();
+    let many: Vec<(&str, AmqpValue)> = many.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     let filled = || long_text("x".repeat(130_000));
     vec![
         odd_headers("100 KB of headers", &many, End::Done),
-        odd_headers(
-            "a header of 100 KB",
-            &[("h", long_text("x".repeat(100_000)))],
-            End::Done,
-        ),
+        odd_headers("a header of 100 KB", &[("h", long_text("x".repeat(100_000)))], End::Done),
         odd_headers("a frame of headers", &[("h", filled())], End::Done),
-        odd_headers(
-            "a frame of our own",
-            &[("x-warrend-routing-key", filled())],
-            End::Done,
-        ),
-        odd_headers(
-            "a frame like ours",
-            &[("x-warrend-foo", filled())],
-            End::Done,
-        ),
+        odd_headers("a frame of our own", &[("x-warrend-routing-key", filled())], End::Done),
+        odd_headers("a frame like ours", &[("x-warrend-foo", filled())], End::Done),
     ]
 }
 
@@ -246,45 +167,26 @@ fn odd_messages_end_done_or_dead_and_the_next_one_is_handled() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     // As odd keys do not fit its lines, this journal is only counted.
     let journal = Journal::new(folder.path(), "");
-    let job = format!(
-        "[jobs.work]\nqueue = \"work\"\nconcurrency = 1\nhandler.command = {}\n",
-        journal.command()
-    );
+    let job = format!("[jobs.work]\nqueue = \"work\"\nconcurrency = 1\nhandler.command = {}\n", journal.command());
     let mut daemon = Daemon::new(&vhost, &job);
     daemon.start();
     let mut expect = 0;
     for case in cases() {
-        let (done, dead) = (
-            daemon.counter("work", "done"),
-            daemon.counter("work", "dead"),
-        );
+        let (done, dead) = (daemon.counter("work", "done"), daemon.counter("work", "dead"));
         let normal = with_id(&format!("after {}", case.name));
-        let messages = [
-            (case.body.clone(), case.properties.clone()),
-            (b"normal".to_vec(), normal),
-        ];
+        let messages = [(case.body.clone(), case.properties.clone()), (b"normal".to_vec(), normal)];
         vhost.publish_all("work", messages);
         expect += 2;
         let what = format!("{:?} and its neighbour are handled", case.name);
-        daemon.wait_until(&what, DAEMON_TIMEOUT, |daemon| {
-            handled(daemon, "work") == expect
-        });
-        let ended = (
-            daemon.counter("work", "done") - done,
-            daemon.counter("work", "dead") - dead,
-        );
+        daemon.wait_until(&what, DAEMON_TIMEOUT, |daemon| handled(daemon, "work") == expect);
+        let ended = (daemon.counter("work", "done") - done, daemon.counter("work", "dead") - dead);
         match case.end {
             End::Done => assert_eq!(ended, (2, 0), "{}", case.name),
             End::Dead(class) => {
                 assert_eq!(ended, (1, 1), "{}", case.name);
                 let letter = crate::amqp::take(&vhost, "work.dead");
                 assert!(is_of(&letter, &case), "{}", case.name);
-                assert_eq!(
-                    text(&letter, "x-warrend-error-class"),
-                    class,
-                    "{}",
-                    case.name
-                );
+                assert_eq!(text(&letter, "x-warrend-error-class"), class, "{}", case.name);
                 let error = text(&letter, "x-warrend-error");
                 assert!(error.len() > 10 && !error.contains('\n'), "{error:?}");
             }
@@ -292,10 +194,7 @@ fn odd_messages_end_done_or_dead_and_the_next_one_is_handled() {
     }
     let status = daemon.status().expect("the daemon runs");
     assert_eq!(status["healthy"], true, "{status:#}");
-    assert_eq!(
-        status["broker"]["reconnects"], 0,
-        "no case costs the connection"
-    );
+    assert_eq!(status["broker"]["reconnects"], 0, "no case costs the connection");
     assert!(daemon.terminate().success());
     assert_eq!(vhost.ready("work"), Some(0));
 }
@@ -315,17 +214,11 @@ fn odd_messages_that_fail_are_copied_whole() {
     let mut daemon = Daemon::new(&vhost, &job);
     daemon.start();
     let cases = cases();
-    let messages = cases
-        .iter()
-        .map(|case| (case.body.clone(), case.properties.clone()));
+    let messages = cases.iter().map(|case| (case.body.clone(), case.properties.clone()));
     vhost.publish_all("work", messages);
     let all = cases.len() as u64;
-    daemon.wait_until("all are dead", Duration::from_secs(60), |daemon| {
-        daemon.counter("work", "dead") == all
-    });
-    daemon.wait_until("all copies are there", DAEMON_TIMEOUT, |_| {
-        vhost.ready("work.dead") == u32::try_from(all).ok()
-    });
+    daemon.wait_until("all are dead", Duration::from_secs(60), |daemon| daemon.counter("work", "dead") == all);
+    daemon.wait_until("all copies are there", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == u32::try_from(all).ok());
     let mut letters = vhost.drain("work.dead");
     for case in cases {
         let at = letters.iter().position(|letter| is_of(letter, &case));
@@ -351,22 +244,12 @@ fn check_copy(case: &Case, letter: &Delivery) {
     assert_eq!(*kept.expiration(), None, "{name}");
     let foreign = |headers: BTreeMap<String, AmqpValue>| -> BTreeMap<String, AmqpValue> {
         let foreign = headers.into_iter();
-        foreign
-            .filter(|(name, _)| !name.starts_with("x-warrend-"))
-            .collect()
+        foreign.filter(|(name, _)| !name.starts_with("x-warrend-")).collect()
     };
-    let sent: BTreeMap<_, _> = sent
-        .headers()
-        .clone()
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
+    let sent: BTreeMap<_, _> = sent.headers().clone().unwrap_or_default().into_iter().collect();
     if name == "a frame of headers" {
         assert!(foreign(headers(letter)).is_empty(), "it cannot be kept");
-        assert_eq!(
-            headers(letter)["x-warrend-headers-dropped"],
-            AmqpValue::LongLongInt(1)
-        );
+        assert_eq!(headers(letter)["x-warrend-headers-dropped"], AmqpValue::LongLongInt(1));
     } else {
         assert_eq!(foreign(headers(letter)), foreign(sent), "{name}");
     }
@@ -379,20 +262,12 @@ fn a_message_without_its_key_runs_or_is_dead_as_the_job_says() {
     let jobs = [
         ("id-dead", "on_missing = \"dead\""),
         ("id-body", "on_missing = \"body\""),
-        (
-            "json-dead",
-            "key = \"json:/order/id\", on_missing = \"dead\"",
-        ),
-        (
-            "header-dead",
-            "key = \"header:order\", on_missing = \"dead\"",
-        ),
+        ("json-dead", "key = \"json:/order/id\", on_missing = \"dead\""),
+        ("header-dead", "key = \"header:order\", on_missing = \"dead\""),
         ("none", "key = \"none\""),
     ];
     let text_of = |(name, idempotency): (&str, &str)| {
-        format!(
-            "[jobs.{name}]\nqueue = \"{name}\"\nidempotency = {{ {idempotency} }}\nhandler.discard = true\n"
-        )
+        format!("[jobs.{name}]\nqueue = \"{name}\"\nidempotency = {{ {idempotency} }}\nhandler.discard = true\n")
     };
     let mut daemon = Daemon::new(&vhost, &jobs.map(text_of).concat());
     daemon.start();
@@ -403,15 +278,10 @@ fn a_message_without_its_key_runs_or_is_dead_as_the_job_says() {
         (br#"{"order":{"id":"#, AmqpProperties::default()),
         (b"\xff\xfe not JSON", AmqpProperties::default()),
         (b"", AmqpProperties::default()),
-        (
-            br#"{"order":{"id":null}}"#,
-            with_headers("", &[("order", AmqpValue::Void)]),
-        ),
+        (br#"{"order":{"id":null}}"#, with_headers("", &[("order", AmqpValue::Void)])),
     ];
     for (job, _) in jobs {
-        let messages = messages
-            .iter()
-            .map(|(body, is)| (body.to_vec(), is.clone()));
+        let messages = messages.iter().map(|(body, is)| (body.to_vec(), is.clone()));
         vhost.publish_all(job, messages);
     }
     let expect = [
@@ -422,11 +292,9 @@ fn a_message_without_its_key_runs_or_is_dead_as_the_job_says() {
         ("none", [6, 0, 0]),
     ];
     for (job, counts) in expect {
-        daemon.wait_until(
-            &format!("{job} ends as {counts:?}"),
-            DAEMON_TIMEOUT,
-            |daemon| ["done", "duplicates", "dead"].map(|name| daemon.counter(job, name)) == counts,
-        );
+        daemon.wait_until(&format!("{job} ends as {counts:?}"), DAEMON_TIMEOUT, |daemon| {
+            ["done", "duplicates", "dead"].map(|name| daemon.counter(job, name)) == counts
+        });
         for letter in vhost.drain(&format!("{job}.dead")) {
             assert_eq!(text(&letter, "x-warrend-error-class"), "no-key");
         }

@@ -28,23 +28,11 @@ impl Scene {
         vhost.declare("work");
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let end = folder.path().join("end");
-        let then = format!(
-            "case $WARREND_KEY in slow*) until [ -e '{}' ]; do sleep 0.02; done ;; esac",
-            end.display()
-        );
+        let then = format!("case $WARREND_KEY in slow*) until [ -e '{}' ]; do sleep 0.02; done ;; esac", end.display());
         let journal = Journal::new(folder.path(), &then);
-        let rest = format!(
-            "[jobs.work]\nqueue = \"work\"\nhandler.command = {}\n{job}\n",
-            journal.command()
-        );
+        let rest = format!("[jobs.work]\nqueue = \"work\"\nhandler.command = {}\n{job}\n", journal.command());
         let daemon = Daemon::new(&vhost, &rest);
-        Self {
-            vhost,
-            daemon,
-            journal,
-            end,
-            _folder: folder,
-        }
+        Self { vhost, daemon, journal, end, _folder: folder }
     }
 
     fn publish(&self, ids: impl IntoIterator<Item = String>) {
@@ -58,17 +46,13 @@ impl Scene {
 
     fn wait(&mut self, name: &str, value: u64) {
         self.daemon
-            .wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| {
-                daemon.counter("work", name) == value
-            });
+            .wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| daemon.counter("work", name) == value);
     }
 
     fn wait_ready(&mut self, messages: u32) {
         let vhost = &self.vhost;
         let what = format!("{messages} messages are ready in the queue");
-        self.daemon.wait_until(&what, BROKER_TIMEOUT, |_| {
-            vhost.ready("work") == Some(messages)
-        });
+        self.daemon.wait_until(&what, BROKER_TIMEOUT, |_| vhost.ready("work") == Some(messages));
     }
 
     /// Starts the daemon again and lets it work off everything.
@@ -82,9 +66,7 @@ impl Scene {
     fn assert_one_first_attempt_each(&self, messages: usize) {
         let runs = self.journal.runs();
         assert_eq!(runs.len(), messages, "{runs:?}");
-        let once = runs
-            .values()
-            .all(|runs| runs.len() == 1 && runs[0].attempt == 1);
+        let once = runs.values().all(|runs| runs.len() == 1 && runs[0].attempt == 1);
         assert!(once, "{runs:?}");
     }
 }
@@ -145,17 +127,10 @@ fn a_second_signal_ends_at_once_and_what_is_finished_is_recorded() {
     assert_eq!(scene.daemon.counter("work", "acks"), 0);
     let began = Instant::now();
     scene.daemon.signal(Signal::TERM);
-    scene
-        .daemon
-        .wait_until("it drains", DAEMON_TIMEOUT, |daemon| {
-            daemon.log().contains("stopping")
-        });
+    scene.daemon.wait_until("it drains", DAEMON_TIMEOUT, |daemon| daemon.log().contains("stopping"));
     scene.daemon.signal(Signal::TERM);
     assert_eq!(scene.daemon.wait_exit(DAEMON_TIMEOUT).code(), Some(0));
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "the shutdown timeout of 25 s was not waited for"
-    );
+    assert!(began.elapsed() < Duration::from_secs(15), "the shutdown timeout of 25 s was not waited for");
     scene.finish();
     assert_eq!(scene.journal.attempts("slow"), [1, 1]);
     assert_eq!(scene.journal.attempts("quick"), [1]);
@@ -167,14 +142,10 @@ fn handlers_do_not_outlive_a_killed_daemon() {
     let mut scene = Scene::new("concurrency = 3");
     scene.daemon.start();
     scene.publish((0..3).map(|n| format!("slow {n}")));
-    wait_until("three handlers run", DAEMON_TIMEOUT, || {
-        scene.journal.len() == 3
-    });
+    wait_until("three handlers run", DAEMON_TIMEOUT, || scene.journal.len() == 3);
     scene.daemon.kill9();
-    let runs: Vec<_> = scene.journal.sequence();
-    wait_until("the handlers are gone", DAEMON_TIMEOUT, || {
-        runs.iter().all(|(_, run)| !is_alive(run.pid))
-    });
+    let runs: Vec<_> = scene.journal.lines();
+    wait_until("the handlers are gone", DAEMON_TIMEOUT, || runs.iter().all(|(_, run)| !is_alive(run.pid)));
     scene.wait_ready(3);
     scene.finish();
     assert!(
@@ -209,10 +180,7 @@ fn until_empty_waits_for_the_delay_ladder_and_for_nothing_else() {
 fn a_second_instance_on_the_same_store_is_refused() {
     let mut scene = Scene::new("");
     scene.daemon.start();
-    let mut second = Daemon::new(
-        &scene.vhost,
-        "[jobs.other]\nqueue = \"other\"\nhandler.discard = true\n",
-    );
+    let mut second = Daemon::new(&scene.vhost, "[jobs.other]\nqueue = \"other\"\nhandler.discard = true\n");
     second.store_at(scene.daemon.store_path().to_owned());
     second.spawn(&[]);
     assert_eq!(second.wait_exit(DAEMON_TIMEOUT).code(), Some(75));
@@ -228,9 +196,7 @@ fn a_store_of_a_newer_version_is_refused() {
     let mut scene = Scene::new("");
     scene.finish();
     let store = rusqlite::Connection::open(scene.daemon.store_path()).expect("it is a store");
-    store
-        .pragma_update(None, "user_version", 4711)
-        .expect("it is writable");
+    store.pragma_update(None, "user_version", 4711).expect("it is writable");
     drop(store);
     scene.publish(["a".to_owned()]);
     scene.daemon.spawn(&[]);
@@ -248,9 +214,7 @@ fn systemd_hears_of_ready_alive_and_stopping() {
     let socket = UnixDatagram::bind(&path).expect("the folder takes a socket");
     let timeout = Some(Duration::from_millis(50));
     socket.set_read_timeout(timeout).expect("it is above zero");
-    scene
-        .daemon
-        .env("NOTIFY_SOCKET", &path.display().to_string());
+    scene.daemon.env("NOTIFY_SOCKET", &path.display().to_string());
     scene.daemon.env("WATCHDOG_USEC", "600000");
     let mut heard = Vec::new();
     let mut listen = |daemon: &mut Daemon, what: &str, enough: &dyn Fn(&[String]) -> bool| {
@@ -273,13 +237,8 @@ fn systemd_hears_of_ready_alive_and_stopping() {
         heard.iter().filter(|line| *line == "WATCHDOG=1").count() >= 4
     });
     // It is due every 600 ms; systemd advises half of that.
-    assert!(
-        began.elapsed() < Duration::from_millis(4 * 600),
-        "{began:?}"
-    );
+    assert!(began.elapsed() < Duration::from_millis(4 * 600), "{began:?}");
     scene.daemon.signal(Signal::TERM);
-    listen(&mut scene.daemon, "STOPPING", &|heard| {
-        has(heard, "STOPPING=1")
-    });
+    listen(&mut scene.daemon, "STOPPING", &|heard| has(heard, "STOPPING=1"));
     assert!(scene.daemon.wait_exit(DAEMON_TIMEOUT).success());
 }

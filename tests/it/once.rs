@@ -27,18 +27,13 @@ fn a_repeated_message_id_runs_once() {
 
     let mut daemon = Daemon::new(&vhost, &job);
     daemon.start();
-    daemon.wait_until("the queue is taken", Duration::from_secs(120), |_| {
-        vhost.ready("work") == Some(0)
-    });
+    daemon.wait_until("the queue is taken", Duration::from_secs(120), |_| vhost.ready("work") == Some(0));
     daemon.wait_until("everything is settled", DAEMON_TIMEOUT, |daemon| {
         daemon.counter("mail", "done") + daemon.counter("mail", "duplicates") >= MESSAGES as u64
     });
 
     let runs = journal.runs();
-    assert!(
-        runs.keys().eq(&originals),
-        "the journal holds every key and no other"
-    );
+    assert!(runs.keys().eq(&originals), "the journal holds every key and no other");
     let again: Vec<_> = runs.iter().filter(|(_, runs)| runs.len() != 1).collect();
     assert!(again.is_empty(), "ran more than once: {again:?}");
     let status = daemon.status().expect("the daemon runs");
@@ -51,19 +46,13 @@ fn a_repeated_message_id_runs_once() {
     assert_eq!(status["store"]["records"], runs.len(), "{status:#}");
 
     assert!(daemon.terminate().success());
-    assert_eq!(
-        vhost.ready("work"),
-        Some(0),
-        "every message is acknowledged"
-    );
+    assert_eq!(vhost.ready("work"), Some(0), "every message is acknowledged");
 }
 
 /// The ids, sorted, and all messages in the order of their publishing. Some repeats come right behind the original, while
 /// that is still running, some long after it.
 fn ids_with_repeats() -> (Vec<String>, Vec<String>) {
-    let mut published: Vec<String> = (0..MESSAGES - REPEATS)
-        .map(|_| random_uuid().to_string())
-        .collect();
+    let mut published: Vec<String> = (0..MESSAGES - REPEATS).map(|_| random_uuid().to_string()).collect();
     let mut originals = published.clone();
     originals.sort_unstable();
     for repeat in 0..REPEATS {

@@ -18,15 +18,9 @@ impl Gate {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let file = folder.path().join("open");
-        let then = format!(
-            "case $WARREND_KEY in gate*) until [ -e '{}' ]; do sleep 0.02; done ;; esac",
-            file.display()
-        );
-        Self {
-            journal: Journal::new(folder.path(), &then),
-            file,
-            _folder: folder,
-        }
+        let then =
+            format!("case $WARREND_KEY in gate*) until [ -e '{}' ]; do sleep 0.02; done ;; esac", file.display());
+        Self { journal: Journal::new(folder.path(), &then), file, _folder: folder }
     }
 
     fn open(&self) {
@@ -35,15 +29,13 @@ impl Gate {
 
     /// The keys in the order of their runs, without the gate.
     fn order(&self) -> Vec<String> {
-        let keys = self.journal.sequence().into_iter().map(|(key, _)| key);
+        let keys = self.journal.lines().into_iter().map(|(key, _)| key);
         keys.filter(|key| !key.starts_with("gate")).collect()
     }
 }
 
 fn wait_for_counter(daemon: &mut Daemon, name: &str, value: u64) {
-    daemon.wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| {
-        daemon.counter("work", name) == value
-    });
+    daemon.wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| daemon.counter("work", name) == value);
 }
 
 #[test]
@@ -95,9 +87,7 @@ fn a_strict_job_serves_its_first_queue_first() {
     wait_for_counter(&mut daemon, "buffered", 10);
     gate.open();
     wait_for_counter(&mut daemon, "done", 11);
-    let expect = ["urgent", "bulk"]
-        .map(|queue| [4, 3, 2, 1, 0].map(|n| format!("{queue}-{n}")))
-        .concat();
+    let expect = ["urgent", "bulk"].map(|queue| [4, 3, 2, 1, 0].map(|n| format!("{queue}-{n}"))).concat();
     assert_eq!(gate.order(), expect);
 }
 
@@ -108,14 +98,10 @@ fn weights_are_shares_of_the_runs() {
     const WEIGHTS: [usize; 3] = [5, 3, 2];
     let vhost = Vhost::new();
     let gate = Gate::new();
-    let queues: String = WEIGHTS
-        .iter()
-        .map(|weight| format!("{{ name = \"w{weight}\", weight = {weight} }}, "))
-        .collect();
-    let job = format!(
-        "[jobs.work]\nqueues = [{queues}]\nconcurrency = 4\nhandler.command = {}\n",
-        gate.journal.command()
-    );
+    let queues: String =
+        WEIGHTS.iter().map(|weight| format!("{{ name = \"w{weight}\", weight = {weight} }}, ")).collect();
+    let job =
+        format!("[jobs.work]\nqueues = [{queues}]\nconcurrency = 4\nhandler.command = {}\n", gate.journal.command());
     let mut daemon = Daemon::new(&vhost, &job);
     for weight in WEIGHTS {
         let queue = format!("w{weight}");
@@ -126,30 +112,16 @@ fn weights_are_shares_of_the_runs() {
         vhost.publish_all(&queue, (0..messages).map(|n| (Vec::new(), properties(n))));
     }
     daemon.start();
-    daemon.wait_until("a thousand runs", DAEMON_TIMEOUT * 3, |_| {
-        gate.journal.len() >= RUNS
-    });
+    daemon.wait_until("a thousand runs", DAEMON_TIMEOUT * 3, |_| gate.journal.len() >= RUNS);
     let order = gate.order();
     for weight in WEIGHTS {
         let queue = format!("w{weight} ");
-        eprintln!(
-            "{weight} {}",
-            order[..RUNS]
-                .iter()
-                .filter(|key| key.starts_with(&queue))
-                .count()
-        );
+        eprintln!("{weight} {}", order[..RUNS].iter().filter(|key| key.starts_with(&queue)).count());
     }
     for weight in WEIGHTS {
         let queue = format!("w{weight} ");
-        let runs = order[..RUNS]
-            .iter()
-            .filter(|key| key.starts_with(&queue))
-            .count();
+        let runs = order[..RUNS].iter().filter(|key| key.starts_with(&queue)).count();
         let share = weight * RUNS / 10;
-        assert!(
-            runs.abs_diff(share) <= share / 10,
-            "{runs} of {RUNS} runs for weight {weight}"
-        );
+        assert!(runs.abs_diff(share) <= share / 10, "{runs} of {RUNS} runs for weight {weight}");
     }
 }

@@ -7,21 +7,16 @@ use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 
 fn wait_done(daemon: &mut Daemon, job: &str, messages: u64) {
-    daemon.wait_until(
-        &format!("{job} has done {messages}"),
-        DAEMON_TIMEOUT,
-        |daemon| daemon.counter(job, "done") == messages,
-    );
+    daemon.wait_until(&format!("{job} has done {messages}"), DAEMON_TIMEOUT, |daemon| {
+        daemon.counter(job, "done") == messages
+    });
 }
 
 /// How many lines of the log are warnings or errors.
 fn complaints(daemon: &Daemon) -> Vec<String> {
     let log = daemon.log();
     let is_complaint = |line: &&str| line.contains("WARN") || line.contains("ERROR");
-    log.lines()
-        .filter(is_complaint)
-        .map(str::to_owned)
-        .collect()
+    log.lines().filter(is_complaint).map(str::to_owned).collect()
 }
 
 #[test]
@@ -47,16 +42,13 @@ fn a_passive_queue_is_waited_for_and_never_made() {
     vhost.declare("theirs");
     vhost.publish("theirs", "", with_id("a"));
     wait_done(&mut daemon, "work", 1);
-    daemon.wait_until("all is well", DAEMON_TIMEOUT, |daemon| {
-        daemon.run(&["status"]).status.success()
-    });
+    daemon.wait_until("all is well", DAEMON_TIMEOUT, |daemon| daemon.run(&["status"]).status.success());
 }
 
 #[test]
 fn what_exists_with_other_arguments_is_used_as_it_is() {
     let vhost = Vhost::new();
-    let argument =
-        |name: &str, value| -> FieldTable { [(name.to_owned(), value)].into_iter().collect() };
+    let argument = |name: &str, value| -> FieldTable { [(name.to_owned(), value)].into_iter().collect() };
     let priorities = argument("x-max-priority", AmqpValue::LongInt(3));
     vhost.declare_with("work", priorities);
     let limited = argument("x-max-length", AmqpValue::LongInt(1000));
@@ -69,9 +61,7 @@ fn what_exists_with_other_arguments_is_used_as_it_is() {
     let mut daemon = Daemon::new(&vhost, jobs);
     daemon.start();
     vhost.publish_to("media", "image", [(Vec::new(), with_id("a"))]);
-    daemon.wait_until("it is dead", DAEMON_TIMEOUT, |_| {
-        vhost.ready("work.dead") == Some(1)
-    });
+    daemon.wait_until("it is dead", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == Some(1));
     let status = daemon.status().expect("it runs");
     assert_eq!(status["broker"]["reconnects"], 0, "{status:#}");
     assert_eq!(status["healthy"], true, "{status:#}");
@@ -85,32 +75,19 @@ fn a_message_to_an_exchange_reaches_every_job_that_is_bound() {
     let job = |name: &str, keys: &[&str]| {
         let bindings: Vec<String> = keys
             .iter()
-            .map(|key| {
-                format!("{{ exchange = \"media\", type = \"topic\", routing_key = \"{key}\" }}")
-            })
+            .map(|key| format!("{{ exchange = \"media\", type = \"topic\", routing_key = \"{key}\" }}"))
             .collect();
         format!(
             "[jobs.{name}]\nqueues = [{{ name = \"{name}\", bindings = [{}] }}]\nhandler.discard = true\n",
             bindings.join(", ")
         )
     };
-    let jobs = [
-        job("images", &["image.*"]),
-        job("all", &["#"]),
-        job("some", &["image.png", "sound.*"]),
-    ];
+    let jobs = [job("images", &["image.*"]), job("all", &["#"]), job("some", &["image.png", "sound.*"])];
     let mut daemon = Daemon::new(&vhost, &jobs.concat());
     daemon.start();
     for key in ["image.png", "image.jpg", "sound.ogg", "film"] {
         // Mandatory publishing is the daemon's own: an exchange without a match would be an error there.
-        let sent = daemon.run(&[
-            "publish",
-            "any",
-            "--exchange",
-            "media",
-            "--routing-key",
-            key,
-        ]);
+        let sent = daemon.run(&["publish", "any", "--exchange", "media", "--routing-key", key]);
         assert!(sent.status.success(), "{sent:?}");
     }
     wait_done(&mut daemon, "all", 4);

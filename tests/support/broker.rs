@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use amiquip::{
-    AmqpProperties, Channel, Confirm, Connection, Delivery, FieldTable, Publish,
-    QueueDeclareOptions, QueueDeleteOptions,
+    AmqpProperties, Channel, Confirm, Connection, Delivery, FieldTable, Publish, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use serde_json::{Value, json};
 use url::Url;
@@ -41,22 +41,14 @@ impl Broker {
 
     fn from_environment() -> Result<Self, String> {
         let variable = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
-        Self::at(
-            &variable("WARREND_TEST_AMQP_URL")?,
-            &variable("WARREND_TEST_MANAGEMENT_URL")?,
-        )
+        Self::at(&variable("WARREND_TEST_AMQP_URL")?, &variable("WARREND_TEST_MANAGEMENT_URL")?)
     }
 
     /// The broker at these addresses, once its management API answers.
     pub fn at(amqp_url: &str, management_url: &str) -> Result<Self, String> {
-        let url =
-            Url::parse(amqp_url).map_err(|error| format!("the AMQP URL is wrong: {error}"))?;
+        let url = Url::parse(amqp_url).map_err(|error| format!("the AMQP URL is wrong: {error}"))?;
         let password = url.password().unwrap_or("guest");
-        let user = if url.username().is_empty() {
-            "guest"
-        } else {
-            url.username()
-        };
+        let user = if url.username().is_empty() { "guest" } else { url.username() };
         let management = Management::new(management_url, user, password)?;
         management.call("GET", "/api/overview", None)?;
         Ok(Self { url, management })
@@ -64,11 +56,7 @@ impl Broker {
 
     /// `host:port`
     pub fn address(&self) -> String {
-        format!(
-            "{}:{}",
-            self.url.host_str().unwrap_or("localhost"),
-            self.url.port().unwrap_or(5672)
-        )
+        format!("{}:{}", self.url.host_str().unwrap_or("localhost"), self.url.port().unwrap_or(5672))
     }
 
     /// The management API.
@@ -94,23 +82,11 @@ impl Vhost {
     /// On that broker.
     pub fn on(broker: &Broker) -> Self {
         let name = format!("warrend-test-{}", super::random_uuid().simple());
-        let vhost = Self {
-            broker: broker.clone(),
-            name,
-            session: RefCell::new(None),
-        };
+        let vhost = Self { broker: broker.clone(), name, session: RefCell::new(None) };
         vhost.call("PUT", &format!("/api/vhosts/{}", vhost.name), None);
-        let user = if broker.url.username().is_empty() {
-            "guest"
-        } else {
-            broker.url.username()
-        };
+        let user = if broker.url.username().is_empty() { "guest" } else { broker.url.username() };
         let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        vhost.call(
-            "PUT",
-            &format!("/api/permissions/{}/{}", vhost.name, escape(user)),
-            Some(&all),
-        );
+        vhost.call("PUT", &format!("/api/permissions/{}/{}", vhost.name, escape(user)), Some(&all));
         vhost
     }
 
@@ -139,21 +115,14 @@ impl Vhost {
     }
 
     /// Lends a fresh channel. One that the broker closes (a passive declaration of what is not there) harms nothing else.
-    pub fn with_channel<T>(
-        &self,
-        work: impl FnOnce(&Channel) -> amiquip::Result<T>,
-    ) -> amiquip::Result<T> {
+    pub fn with_channel<T>(&self, work: impl FnOnce(&Channel) -> amiquip::Result<T>) -> amiquip::Result<T> {
         let mut session = self.session.borrow_mut();
-        let opened = session
-            .as_mut()
-            .and_then(|connection| connection.open_channel(None).ok());
+        let opened = session.as_mut().and_then(|connection| connection.open_channel(None).ok());
         let channel = match opened {
             Some(channel) => channel,
             None => {
                 *session = None;
-                session
-                    .insert(Connection::insecure_open(&self.url())?)
-                    .open_channel(None)?
+                session.insert(Connection::insecure_open(&self.url())?).open_channel(None)?
             }
         };
         let outcome = work(&channel);
@@ -162,11 +131,7 @@ impl Vhost {
         outcome
     }
 
-    fn with_channel_or_fail<T>(
-        &self,
-        what: &str,
-        work: impl FnOnce(&Channel) -> amiquip::Result<T>,
-    ) -> T {
+    fn with_channel_or_fail<T>(&self, what: &str, work: impl FnOnce(&Channel) -> amiquip::Result<T>) -> T {
         match self.with_channel(work) {
             Ok(value) => value,
             Err(error) => panic!("{what}: {error}"),
@@ -180,14 +145,8 @@ impl Vhost {
 
     /// Declares a durable queue with these arguments.
     pub fn declare_with(&self, queue: &str, arguments: FieldTable) {
-        let options = QueueDeclareOptions {
-            durable: true,
-            arguments,
-            ..QueueDeclareOptions::default()
-        };
-        self.with_channel_or_fail("declare", |channel| {
-            channel.queue_declare(queue, options).map(drop)
-        });
+        let options = QueueDeclareOptions { durable: true, arguments, ..QueueDeclareOptions::default() };
+        self.with_channel_or_fail("declare", |channel| channel.queue_declare(queue, options).map(drop));
     }
 
     /// Puts one message into the queue, confirmed.
@@ -196,11 +155,7 @@ impl Vhost {
     }
 
     /// Puts the messages into the queue, all confirmed when it returns.
-    pub fn publish_all(
-        &self,
-        queue: &str,
-        messages: impl IntoIterator<Item = (Vec<u8>, AmqpProperties)>,
-    ) {
+    pub fn publish_all(&self, queue: &str, messages: impl IntoIterator<Item = (Vec<u8>, AmqpProperties)>) {
         self.publish_to("", queue, messages);
     }
 
@@ -214,10 +169,7 @@ impl Vhost {
         self.with_channel_or_fail("publish", |channel| {
             let mut confirms = Confirms::open(channel)?;
             for (body, properties) in messages {
-                channel.basic_publish(
-                    exchange,
-                    Publish::with_properties(&body, routing_key, properties),
-                )?;
+                channel.basic_publish(exchange, Publish::with_properties(&body, routing_key, properties))?;
                 confirms.published(CONFIRM_WINDOW);
             }
             confirms.published_all();
@@ -227,9 +179,7 @@ impl Vhost {
 
     /// Takes one message out.
     pub fn get(&self, queue: &str) -> Option<Delivery> {
-        self.with_channel_or_fail("get", |channel| {
-            Ok(channel.basic_get(queue, true)?.map(|got| got.delivery))
-        })
+        self.with_channel_or_fail("get", |channel| Ok(channel.basic_get(queue, true)?.map(|got| got.delivery)))
     }
 
     /// Takes everything out that is ready.
@@ -253,14 +203,8 @@ impl Vhost {
         self.passive(queue, |queue| queue.declared_consumer_count())
     }
 
-    fn passive(
-        &self,
-        queue: &str,
-        read: impl FnOnce(&amiquip::Queue<'_>) -> Option<u32>,
-    ) -> Option<u32> {
-        self.with_channel(|channel| Ok(read(&channel.queue_declare_passive(queue)?)))
-            .ok()
-            .flatten()
+    fn passive(&self, queue: &str, read: impl FnOnce(&amiquip::Queue<'_>) -> Option<u32>) -> Option<u32> {
+        self.with_channel(|channel| Ok(read(&channel.queue_declare_passive(queue)?))).ok().flatten()
     }
 
     /// Empties the queue.
@@ -271,19 +215,13 @@ impl Vhost {
     /// Deletes the queue, whoever uses it.
     pub fn delete_queue(&self, queue: &str) {
         self.with_channel_or_fail("delete", |channel| {
-            channel
-                .queue_delete(queue, QueueDeleteOptions::default())
-                .map(drop)
+            channel.queue_delete(queue, QueueDeleteOptions::default()).map(drop)
         });
     }
 
     /// The names of all queues in it.
     pub fn queues(&self) -> Vec<String> {
-        names(&self.call(
-            "GET",
-            &format!("/api/queues/{}?columns=name", self.name),
-            None,
-        ))
+        names(&self.call("GET", &format!("/api/queues/{}?columns=name", self.name), None))
     }
 
     fn hang_up(&self) {
@@ -297,11 +235,7 @@ impl Vhost {
     /// of a closed one a moment later.
     pub fn connections(&self) -> Vec<String> {
         self.hang_up();
-        names(&self.call(
-            "GET",
-            &format!("/api/vhosts/{}/connections", self.name),
-            None,
-        ))
+        names(&self.call("GET", &format!("/api/vhosts/{}/connections", self.name), None))
     }
 
     /// Has the broker close every connection into this vhost, and says how many those were.
@@ -309,14 +243,7 @@ impl Vhost {
         let names = self.connections();
         // One that ended since is none to close.
         let close = |name: &&String| {
-            self.broker
-                .management
-                .call(
-                    "DELETE",
-                    &format!("/api/connections/{}", escape(name)),
-                    None,
-                )
-                .is_ok()
+            self.broker.management.call("DELETE", &format!("/api/connections/{}", escape(name)), None).is_ok()
         };
         names.iter().filter(close).count()
     }
@@ -326,20 +253,14 @@ impl Drop for Vhost {
     fn drop(&mut self) {
         self.hang_up();
         // Its broker may be gone: a test that stopped it has nothing left to delete.
-        let _ = self
-            .broker
-            .management
-            .call("DELETE", &format!("/api/vhosts/{}", self.name), None);
+        let _ = self.broker.management.call("DELETE", &format!("/api/vhosts/{}", self.name), None);
     }
 }
 
 /// The `name` of every entry of a listing.
 fn names(listing: &Value) -> Vec<String> {
     let name = |entry: &Value| entry["name"].as_str().map(str::to_owned);
-    listing
-        .as_array()
-        .map(|entries| entries.iter().filter_map(name).collect())
-        .unwrap_or_default()
+    listing.as_array().map(|entries| entries.iter().filter_map(name).collect()).unwrap_or_default()
 }
 
 /// Publisher confirms of one channel.
@@ -354,11 +275,7 @@ impl Confirms {
     pub fn open(channel: &Channel) -> amiquip::Result<Self> {
         channel.enable_publisher_confirms()?;
         let receiver = channel.listen_for_publisher_confirms()?;
-        Ok(Self {
-            receiver,
-            smoother: amiquip::ConfirmSmoother::new(),
-            open: 0,
-        })
+        Ok(Self { receiver, smoother: amiquip::ConfirmSmoother::new(), open: 0 })
     }
 
     /// Call it after each publish: it waits while `window` messages are not confirmed.
@@ -377,15 +294,9 @@ impl Confirms {
     }
 
     fn wait(&mut self) {
-        let confirm = self
-            .receiver
-            .recv_timeout(BROKER_TIMEOUT)
-            .expect("the broker confirms in time");
+        let confirm = self.receiver.recv_timeout(BROKER_TIMEOUT).expect("the broker confirms in time");
         for confirm in self.smoother.process(confirm) {
-            assert!(
-                matches!(confirm, Confirm::Ack(_)),
-                "the broker refused a message"
-            );
+            assert!(matches!(confirm, Confirm::Ack(_)), "the broker refused a message");
             self.open -= 1;
         }
     }
@@ -393,7 +304,5 @@ impl Confirms {
 
 /// The properties of a persistent message with this id.
 pub fn with_id(id: &str) -> AmqpProperties {
-    AmqpProperties::default()
-        .with_delivery_mode(2)
-        .with_message_id(id.to_owned())
+    AmqpProperties::default().with_delivery_mode(2).with_message_id(id.to_owned())
 }

@@ -43,20 +43,21 @@ impl Daemon {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
-        let daemon = Self {
-            folder,
-            configuration,
-            store,
-            environment: Vec::new(),
-            child: None,
-        };
+        let daemon = Self { folder, configuration, store, environment: Vec::new(), child: None };
         daemon.write();
         daemon
     }
 
-    /// Writes the configuration anew; the next start reads it.
-    pub fn configure(&mut self, broker: &str, rest: &str) {
-        self.configuration = (broker.to_owned(), rest.to_owned());
+    /// Replaces everything but `[broker]`, `[store]` and `[control]`; the next start reads it. For handlers that live in
+    /// this daemon's folder.
+    pub fn set_jobs(&mut self, rest: &str) {
+        rest.clone_into(&mut self.configuration.1);
+        self.write();
+    }
+
+    /// Replaces the content of `[broker]`; the next start reads it.
+    pub fn set_broker(&mut self, broker: &str) {
+        broker.clone_into(&mut self.configuration.0);
         self.write();
     }
 
@@ -76,9 +77,15 @@ impl Daemon {
         fs::write(self.config_path(), text).expect("the configuration can be written");
     }
 
-    /// Adds a variable to the environment of every later start.
+    /// Sets a variable in the environment of every later start.
     pub fn env(&mut self, name: &str, value: &str) {
+        self.env_remove(name);
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes it out again.
+    pub fn env_remove(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
     }
 
     /// Its folder: a place for a handler and its journal too.
@@ -107,26 +114,16 @@ impl Daemon {
     /// `warrend -c FILE` in an environment of its own: a developer's WARREND_CONFIG or RUST_LOG must not change a test.
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_warrend"));
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command
-            .env("HOME", self.folder.path())
-            .env("RUST_BACKTRACE", "1");
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.folder.path()).env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-            .arg("-c")
-            .arg(self.config_path())
-            .stdin(Stdio::null());
+        command.arg("-c").arg(self.config_path()).stdin(Stdio::null());
         command
     }
 
     /// Runs a one-shot command such as `["check"]` to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command()
-            .args(arguments)
-            .output()
-            .expect("the built binary runs")
+        self.command().args(arguments).output().expect("the built binary runs")
     }
 
     /// The same with that text on its standard input.
@@ -146,42 +143,23 @@ impl Daemon {
     pub fn spawn(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "the daemon of this test runs already");
         let log = || -> File {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(self.log_path())
-                .expect("the log can be opened")
+            OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log can be opened")
         };
-        let child = self
-            .command()
-            .arg("run")
-            .args(arguments)
-            .stdout(log())
-            .stderr(log())
-            .spawn();
+        let child = self.command().arg("run").args(arguments).stdout(log()).stderr(log()).spawn();
         self.child = Some(child.expect("the built binary runs"));
     }
 
     /// Starts `warrend run`, and returns once it is connected and every job runs.
     pub fn start(&mut self) {
         self.spawn(&[]);
-        self.wait_until(
-            "the daemon runs and is connected",
-            DAEMON_TIMEOUT,
-            |daemon| {
-                assert!(
-                    daemon.is_alive(),
-                    "the daemon ended while it started\n{}",
-                    daemon.log_tail()
-                );
-                daemon.status().is_some_and(|status| {
-                    let jobs = status["jobs"].as_object();
-                    status["broker"]["connected"] == true
-                        && jobs
-                            .is_some_and(|jobs| jobs.values().all(|job| job["state"] == "running"))
-                })
-            },
-        );
+        self.wait_until("the daemon runs and is connected", DAEMON_TIMEOUT, |daemon| {
+            assert!(daemon.is_alive(), "the daemon ended while it started\n{}", daemon.log_tail());
+            daemon.status().is_some_and(|status| {
+                let jobs = status["jobs"].as_object();
+                status["broker"]["connected"] == true
+                    && jobs.is_some_and(|jobs| jobs.values().all(|job| job["state"] == "running"))
+            })
+        });
     }
 
     /// What `warrend status --json` would say; `None` while there is no answer. It asks the control socket itself: tests
@@ -195,27 +173,27 @@ impl Daemon {
 
     /// One number of a job's status, such as `done`; 0 while there is no answer.
     pub fn counter(&self, job: &str, name: &str) -> u64 {
-        self.status()
-            .and_then(|status| status["jobs"][job][name].as_u64())
-            .unwrap_or_default()
+        self.status().and_then(|status| status["jobs"][job][name].as_u64()).unwrap_or_default()
     }
 
     /// Waits for a condition on the daemon. A failure shows the end of its log.
-    pub fn wait_until(
-        &mut self,
-        what: &str,
-        timeout: Duration,
-        mut condition: impl FnMut(&mut Self) -> bool,
-    ) {
+    pub fn wait_until(&mut self, what: &str, timeout: Duration, mut condition: impl FnMut(&mut Self) -> bool) {
         let held = holds_within(timeout, || condition(self));
         assert!(held, "not within {timeout:?}: {what}\n{}", self.log_tail());
     }
 
     /// Whether the process lives.
     pub fn is_alive(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Whether any process names its folder in its command line: the daemon itself, and handlers that live there.
+    pub fn has_processes(&self) -> bool {
+        let folder = self.folder.path().as_os_str().as_encoded_bytes();
+        let entries = fs::read_dir("/proc").expect("Linux has /proc");
+        // One that ended meanwhile has none.
+        let command_line = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
+        entries.flatten().filter_map(command_line).any(|line| line.windows(folder.len()).any(|part| part == folder))
     }
 
     /// Its process id, while it is started.
@@ -225,12 +203,8 @@ impl Daemon {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let child = self
-            .child
-            .as_ref()
-            .expect("the daemon of this test is started");
-        kill_process(Pid::from_child(child), signal)
-            .expect("a child that was not waited for can be signalled");
+        let child = self.child.as_ref().expect("the daemon of this test is started");
+        kill_process(Pid::from_child(child), signal).expect("a child that was not waited for can be signalled");
     }
 
     /// SIGTERM, and the exit that follows.
@@ -252,10 +226,7 @@ impl Daemon {
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         let mut status = None;
         self.wait_until("the daemon ends", timeout, |daemon| {
-            let child = daemon
-                .child
-                .as_mut()
-                .expect("the daemon of this test is started");
+            let child = daemon.child.as_mut().expect("the daemon of this test is started");
             status = child.try_wait().expect("a child can be waited for");
             status.is_some()
         });
@@ -272,10 +243,7 @@ impl Daemon {
     pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        format!(
-            "--- the end of the daemon's log\n{}",
-            lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
-        )
+        format!("--- the end of the daemon's log\n{}", lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n"))
     }
 }
 

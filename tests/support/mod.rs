@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod journal;
 pub mod management;
 pub mod node;
+pub mod records;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,10 +18,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` holds; fails the test with `what` after `timeout`.
 pub fn wait_until(what: &str, timeout: Duration, condition: impl FnMut() -> bool) {
-    assert!(
-        holds_within(timeout, condition),
-        "not within {timeout:?}: {what}"
-    );
+    assert!(holds_within(timeout, condition), "not within {timeout:?}: {what}");
 }
 
 /// Whether `condition` came to hold within `timeout`. It is looked at once more at the very end.
@@ -39,9 +37,7 @@ pub fn holds_within(timeout: Duration, mut condition: impl FnMut() -> bool) -> b
 
 /// A file of this folder.
 pub fn script(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/support")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name)
 }
 
 /// A UUIDv4, as publishers like it for message ids.

@@ -20,19 +20,11 @@ impl Node {
         run(&folder, "start");
         let exports = run(&folder, "env");
         let value = |name: &str| {
-            let value = exports.lines().find_map(|line| {
-                line.strip_prefix("export ")?
-                    .strip_prefix(name)?
-                    .strip_prefix('=')
-            });
-            value
-                .unwrap_or_else(|| panic!("broker.sh env says {name}: {exports}"))
-                .to_owned()
+            let value =
+                exports.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
+            value.unwrap_or_else(|| panic!("broker.sh env says {name}: {exports}")).to_owned()
         };
-        let broker = Broker::at(
-            &value("WARREND_TEST_AMQP_URL"),
-            &value("WARREND_TEST_MANAGEMENT_URL"),
-        );
+        let broker = Broker::at(&value("WARREND_TEST_AMQP_URL"), &value("WARREND_TEST_MANAGEMENT_URL"));
         match broker {
             Ok(broker) => Self { folder, broker },
             Err(why) => panic!("{why}"),
@@ -71,22 +63,12 @@ impl Drop for Node {
 
 fn broker_sh(folder: &TempDir, command: &str) -> Command {
     let mut script = Command::new(script("broker.sh"));
-    script
-        .arg(command)
-        .env("WARREND_BROKER_DIR", folder.path())
-        .env_remove("WARREND_AMQP_URL")
-        .stdin(Stdio::null());
+    script.arg(command).env("WARREND_BROKER_DIR", folder.path()).env_remove("WARREND_AMQP_URL").stdin(Stdio::null());
     script
 }
 
 fn run(folder: &TempDir, command: &str) -> String {
-    let output = broker_sh(folder, command)
-        .output()
-        .expect("bash runs broker.sh");
-    assert!(
-        output.status.success(),
-        "broker.sh {command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = broker_sh(folder, command).output().expect("bash runs broker.sh");
+    assert!(output.status.success(), "broker.sh {command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

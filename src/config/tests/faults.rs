@@ -159,13 +159,8 @@ handler = { command = ["a"], env = { WARREND_JOB = "b" } } => 3:38 begin with WA
 fn check_table(table: &str, whole: impl Fn(&str) -> String) {
     for row in table.trim_matches('\n').lines() {
         let mut parts = row.split(" => ");
-        let snippet = parts
-            .next()
-            .expect("a split gives something")
-            .replace("\\n", "\n");
-        let expect: Vec<(&str, &str)> = parts
-            .map(|part| part.split_once(' ').expect("a place and a part"))
-            .collect();
+        let snippet = parts.next().expect("a split gives something").replace("\\n", "\n");
+        let expect: Vec<(&str, &str)> = parts.map(|part| part.split_once(' ').expect("a place and a part")).collect();
         assert!(!expect.is_empty(), "{row}");
         check(&whole(&snippet), &expect);
     }
@@ -183,22 +178,10 @@ fn general_tables() {
 #[test]
 fn jobs() {
     check_table(JOB, job);
-    check(
-        "[jobs.\"a b\"]\nqueue = \"q\"\nhandler.discard = true",
-        &[("1:7", "cannot be the name of a job")],
-    );
-    check(
-        "[jobs.\"amq.a\"]\nqueue = \"q\"\nhandler.discard = true",
-        &[("1:7", "would be called `amq.a.dead`")],
-    );
-    check(
-        "[jobs]\na = 1",
-        &[("2:5", "`a` must be a table, not an integer")],
-    );
-    check(
-        "jobs = 1",
-        &[("1:8", "`jobs` must be a table, not an integer")],
-    );
+    check("[jobs.\"a b\"]\nqueue = \"q\"\nhandler.discard = true", &[("1:7", "cannot be the name of a job")]);
+    check("[jobs.\"amq.a\"]\nqueue = \"q\"\nhandler.discard = true", &[("1:7", "would be called `amq.a.dead`")]);
+    check("[jobs]\na = 1", &[("2:5", "`a` must be a table, not an integer")]);
+    check("jobs = 1", &[("1:8", "`jobs` must be a table, not an integer")]);
     check("# no jobs", &[("0:0", "there is no job")]);
     let disabled = "[jobs.a]\nqueue = \"q\"\nenabled = false\nhandler.discard = true";
     check(disabled, &[("1:7", "all jobs are disabled")]);
@@ -206,37 +189,21 @@ fn jobs() {
 
 #[test]
 fn queues() {
-    check_table(QUEUE, |snippet| {
-        job(&format!("[[jobs.j.queues]]\n{snippet}"))
-    });
-    check(
-        &job(&format!("queue = \"{}\"", "q".repeat(201))),
-        &[("2:9", "1 to 200 bytes")],
-    );
+    check_table(QUEUE, |snippet| job(&format!("[[jobs.j.queues]]\n{snippet}")));
+    check(&job(&format!("queue = \"{}\"", "q".repeat(201))), &[("2:9", "1 to 200 bytes")]);
     check(&job("queues = []"), &[("2:10", "give at least one queue")]);
-    check(
-        &job("queues = [\"q\"]"),
-        &[("2:11", "an entry of `queues` must be a table, not a string")],
-    );
+    check(&job("queues = [\"q\"]"), &[("2:11", "an entry of `queues` must be a table, not a string")]);
     let table = "[jobs.j.queues]\nname = \"q\"";
-    check(
-        &job(table),
-        &[("2:1", "a table [[jobs.NAME.queues]] for each queue")],
-    );
+    check(&job(table), &[("2:1", "a table [[jobs.NAME.queues]] for each queue")]);
     let types = "[[jobs.j.queues]]
 name = \"q\"
 bindings = [{ exchange = \"e\", type = \"topic\" }, { exchange = \"e\", type = \"direct\" }]";
-    check(
-        &job(types),
-        &[("4:62", "this exchange has another type elsewhere")],
-    );
+    check(&job(types), &[("4:62", "this exchange has another type elsewhere")]);
 }
 
 #[test]
 fn handlers() {
-    check_table(HANDLER, |snippet| {
-        format!("[jobs.j]\nqueue = \"q\"\n{snippet}\n")
-    });
+    check_table(HANDLER, |snippet| format!("[jobs.j]\nqueue = \"q\"\n{snippet}\n"));
 }
 
 #[test]
@@ -259,8 +226,7 @@ command = ["/bin/c"]
 timeout = "30 parsecs"
 discard = true
 "#;
-    let folder =
-        Folder::new(&text.replace("[jobs.b]", "[jobs.a.handler]\ndiscard = true\n[jobs.b]"));
+    let folder = Folder::new(&text.replace("[jobs.b]", "[jobs.a.handler]\ndiscard = true\n[jobs.b]"));
     let report = folder.faulty();
     let expect = [
         "2:9 the port of this URL is not a number from 1 to 65535",
@@ -272,10 +238,7 @@ discard = true
     ];
     assert_eq!(outline(&report), expect);
     assert!(!report.to_string().contains("hunter2"), "{report}");
-    assert!(
-        report.to_string().contains("amqp://guest:***@localhost"),
-        "{report}"
-    );
+    assert!(report.to_string().contains("amqp://guest:***@localhost"), "{report}");
 }
 
 #[test]
@@ -297,21 +260,12 @@ fn faults_between_jobs() {
 
 #[test]
 fn faults_of_syntax() {
-    check(
-        "[store]\npath = x\n",
-        &[("2:8", "string values must be quoted")],
-    );
-    check(
-        "[store]\npath = \"x\npath = \"y\"",
-        &[("2:10", "invalid basic string"), ("3:1", "duplicate key")],
-    );
+    check("[store]\npath = x\n", &[("2:8", "string values must be quoted")]);
+    check("[store]\npath = \"x\npath = \"y\"", &[("2:10", "invalid basic string"), ("3:1", "duplicate key")]);
     // What is missing may stand in the part that could not be read: here the queue.
     check("[jobs.a]\nqueue\n= \"q\"\n", &[("2:6", "not valid TOML")]);
     // What stands on good lines is judged all the same.
-    check(
-        "[store]\npath = x\n[shutdown]\ntimeout = 5\n",
-        &[("2:8", "not valid TOML"), ("4:11", "write \"5s\"")],
-    );
+    check("[store]\npath = x\n[shutdown]\ntimeout = 5\n", &[("2:8", "not valid TOML"), ("4:11", "write \"5s\"")]);
     check(
         "[jobs.a]\nqueue = \"q\"\nhandler.discard = true\n[jobs.a]\nenabled = true\n",
         &[("4:7", "not valid TOML: duplicate key")],

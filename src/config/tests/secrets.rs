@@ -28,12 +28,7 @@ fn no_secret_is_shown() {
     ] {
         let report = Folder::new(&complete(snippet)).faulty();
         assert!(report.errors() > 0);
-        for shown in [
-            report.to_string(),
-            report.render(true),
-            report.to_json().to_string(),
-            format!("{report:?}"),
-        ] {
+        for shown in [report.to_string(), report.render(true), report.to_json().to_string(), format!("{report:?}")] {
             assert!(!shown.contains("hunter2"), "{snippet}\n{shown}");
         }
     }

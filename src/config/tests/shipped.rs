@@ -23,9 +23,7 @@ fn the_whole_file_says_what_the_defaults_are() {
 
 #[test]
 fn the_example_of_a_job_is_good() {
-    let loaded = Folder::new(MINIMAL)
-        .with("jobs.d/mail.toml", EXAMPLE)
-        .good();
+    let loaded = Folder::new(MINIMAL).with("jobs.d/mail.toml", EXAMPLE).good();
     assert_eq!(loaded.config.jobs.len(), 2);
     assert!(loaded.warnings.entries.is_empty(), "{}", loaded.warnings);
 }
@@ -35,10 +33,7 @@ fn the_example_of_a_job_is_good() {
 fn the_examples_in_comments_are_good() {
     let mut tried = 0;
     for (index, line) in WHOLE.lines().enumerate() {
-        let Some(example) = line
-            .strip_prefix('#')
-            .filter(|rest| rest.starts_with(char::is_alphabetic))
-        else {
+        let Some(example) = line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)) else {
             continue;
         };
         let key = example.split(" =").next().expect("a split gives something");
@@ -46,22 +41,13 @@ fn the_examples_in_comments_are_good() {
         lines[index] = example;
         // What the example stands for in place of what the file has.
         let replaced: &[&str] = match key {
-            "queue" => &[
-                "[[jobs.",
-                "name",
-                "weight",
-                "declare",
-                "type",
-                "arguments",
-                "bindings",
-            ],
+            "queue" => &["[[jobs.", "name", "weight", "declare", "type", "arguments", "bindings"],
             "discard" => &["command", "timeout = \"30s\"", "kill_grace", "env"],
             _ => &[],
         };
         for (at, line) in lines.iter_mut().enumerate() {
             if at != index
-                && (line.starts_with(&format!("{key} = ["))
-                    || replaced.iter().any(|part| line.starts_with(part)))
+                && (line.starts_with(&format!("{key} = [")) || replaced.iter().any(|part| line.starts_with(part)))
             {
                 *line = "";
             }
@@ -77,27 +63,16 @@ fn every_key_is_documented() {
     let mut documented = BTreeSet::new();
     let uncommented: String = WHOLE
         .lines()
-        .map(|line| {
-            line.strip_prefix('#')
-                .filter(|rest| rest.starts_with(char::is_alphabetic))
-                .unwrap_or(line)
-        })
+        .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)).unwrap_or(line))
         .map(|line| format!("{line}\n"))
         .collect();
     // Keys that stand twice are a syntax error here, and found all the same.
     let (tree, _) = toml::de::DeTable::parse_recoverable(&uncommented);
-    collect(
-        &toml::de::DeValue::Table(tree.into_inner()),
-        &mut documented,
-    );
+    collect(&toml::de::DeValue::Table(tree.into_inner()), &mut documented);
     documented.extend(["exchange", "type", "routing_key"].map(str::to_owned));
     for shape in shape::ALL {
         for key in shape.keys {
-            assert!(
-                documented.contains(*key),
-                "{key} of {} is not in config/warrend.toml",
-                shape.name
-            );
+            assert!(documented.contains(*key), "{key} of {} is not in config/warrend.toml", shape.name);
         }
     }
 }

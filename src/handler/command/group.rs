@@ -12,14 +12,15 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal,
-    test_kill_process_group,
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
+    waitpid,
 };
 
 /// How long a killed process may take to be gone. Past this it hangs in the kernel, for instance on a dead file server.
@@ -30,8 +31,7 @@ const MAX_WATCHED: usize = 64;
 /// Owns the processes of one run. Dropping it ends them all.
 #[derive(Debug)]
 pub struct Group {
-    leader: Child,
-    /// Process id of the leader, and the number of its group and of its session.
+    /// The process id of the leader, a child of ours, and the number of its group and of its session.
     id: Pid,
     /// The pidfds of those that are known and were not seen to end; at first only the leader's.
     pub living: Vec<OwnedFd>,
@@ -39,22 +39,9 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group that this child leads. On an error the child is gone.
-    pub fn of(mut leader: Child) -> io::Result<Self> {
-        let id = Pid::from_child(&leader);
-        match pidfd_open(id, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self {
-                leader,
-                id,
-                living: vec![pidfd],
-                reaped: false,
-            }),
-            Err(error) => {
-                let _ = kill_process_group(id, Signal::KILL);
-                leader.wait()?;
-                Err(error.into())
-            }
-        }
+    /// The group that this child leads.
+    pub fn of(leader: Pid, pidfd: OwnedFd) -> Self {
+        Self { id: leader, living: vec![pidfd], reaped: false }
     }
 
     /// Asks all of them to end (TERM).
@@ -80,34 +67,34 @@ impl Group {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
         await_ends(&mut self.living, until);
-        let status = self.leader.try_wait();
+        let reaped = retry_on_intr(|| waitpid(Some(self.id), WaitOptions::NOHANG));
         self.reaped = true;
         // From here on the number may be given to a stranger: it is looked at, no longer signalled.
         if test_kill_process_group(self.id).is_ok() {
-            let members = processes()
-                .into_iter()
-                .filter(|process| process.group == self.id);
-            await_ends(
-                &mut members
-                    .take(MAX_WATCHED)
-                    .filter_map(Process::watch)
-                    .collect(),
-                until,
-            );
+            let members = processes().into_iter().filter(|process| process.group == self.id);
+            await_ends(&mut members.take(MAX_WATCHED).filter_map(Process::watch).collect(), until);
         }
-        status?.ok_or_else(|| {
-            let id = self.id.as_raw_nonzero();
-            io::Error::other(format!("process {id} does not end, not even when killed"))
-        })
+        match reaped? {
+            Some((_, status)) => Ok(ExitStatus::from_raw(status.as_raw())),
+            None => {
+                let id = self.id.as_raw_nonzero();
+                Err(io::Error::other(format!("process {id} does not end, not even when killed")))
+            }
+        }
     }
 
     /// Signals the group and all that left it, and watches from now on as many of them as it may.
     fn signal_all(&mut self, signal: Signal) {
         let relatives = descendants(&processes(), self.id);
         let _ = kill_process_group(self.id, signal);
-        for pidfd in relatives.into_iter().filter_map(Process::watch) {
-            // Members of the group get it a second time, which is no more than once while it is pending.
-            let _ = pidfd_send_signal(&pidfd, signal);
+        for process in relatives {
+            let Some(pidfd) = process.watch() else {
+                continue;
+            };
+            // Once is enough: some programs take a second TERM for impatience.
+            if process.group != self.id {
+                let _ = pidfd_send_signal(&pidfd, signal);
+            }
             if self.living.len() < MAX_WATCHED {
                 self.living.push(pidfd);
             }
@@ -129,10 +116,7 @@ fn await_ends(living: &mut Vec<OwnedFd>, until: Instant) {
     while !living.is_empty() {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("a few seconds fit");
-        let mut fds: Vec<_> = living
-            .iter()
-            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
-            .collect();
+        let mut fds: Vec<_> = living.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) => return,
             Ok(_) => {}
@@ -161,9 +145,7 @@ impl Process {
     fn watch(self) -> Option<OwnedFd> {
         let pidfd = pidfd_open(self.id, PidfdFlags::empty()).ok()?;
         // The number may have passed to another process before the pidfd held it.
-        read(self.id)
-            .filter(|now| now.started == self.started)
-            .map(|_| pidfd)
+        read(self.id).filter(|now| now.started == self.started).map(|_| pidfd)
     }
 }
 
@@ -172,13 +154,7 @@ fn processes() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| {
-            read(Pid::from_raw(
-                entry.ok()?.file_name().to_str()?.parse().ok()?,
-            )?)
-        })
-        .collect()
+    entries.filter_map(|entry| read(Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)?)).collect()
 }
 
 /// One process; absent where it is gone or a zombie.
@@ -194,19 +170,9 @@ fn parse(id: Pid, stat: &str) -> Option<Process> {
         return None;
     }
     let mut number = || fields.next()?.parse().ok();
-    let (parent, group, session) = (
-        Pid::from_raw(number()?),
-        Pid::from_raw(number()?)?,
-        Pid::from_raw(number()?)?,
-    );
+    let (parent, group, session) = (Pid::from_raw(number()?), Pid::from_raw(number()?)?, Pid::from_raw(number()?)?);
     let started = fields.nth(15)?.parse().ok()?;
-    Some(Process {
-        id,
-        parent,
-        group,
-        session,
-        started,
-    })
+    Some(Process { id, parent, group, session, started })
 }
 
 /// The members of the leader's group and session, and all their children and children's children; not the leader.
@@ -218,9 +184,7 @@ fn descendants(all: &[Process], leader: Pid) -> Vec<Process> {
         for process in all {
             let related = process.group == leader
                 || process.session == leader
-                || process
-                    .parent
-                    .is_some_and(|parent| family.contains(&parent));
+                || process.parent.is_some_and(|parent| family.contains(&parent));
             if related && !family.contains(&process.id) {
                 family.push(process.id);
                 found.push(*process);
@@ -238,13 +202,7 @@ mod tests {
 
     fn process(id: i32, parent: i32, group: i32, session: i32) -> Process {
         let pid = |raw| Pid::from_raw(raw).unwrap();
-        Process {
-            id: pid(id),
-            parent: Pid::from_raw(parent),
-            group: pid(group),
-            session: pid(session),
-            started: 1,
-        }
+        Process { id: pid(id), parent: Pid::from_raw(parent), group: pid(group), session: pid(session), started: 1 }
     }
 
     #[test]
@@ -261,10 +219,8 @@ mod tests {
             process(50, 10, 50, 50), // another handler
             process(51, 50, 50, 50),
         ];
-        let mut found: Vec<_> = descendants(&all, all[3].id)
-            .iter()
-            .map(|process| process.id.as_raw_nonzero().get())
-            .collect();
+        let mut found: Vec<_> =
+            descendants(&all, all[3].id).iter().map(|process| process.id.as_raw_nonzero().get()).collect();
         found.sort_unstable();
         assert_eq!(found, [41, 42, 43, 44, 45]);
     }
@@ -274,13 +230,7 @@ mod tests {
         let id = Pid::from_raw(7).unwrap();
         let rest = "4 5 6 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 1000 2";
         let found = parse(id, &format!("7 (a) S 1 (b c) S {rest}")).unwrap();
-        assert_eq!(
-            found,
-            Process {
-                started: 9876,
-                ..process(7, 4, 5, 6)
-            }
-        );
+        assert_eq!(found, Process { started: 9876, ..process(7, 4, 5, 6) });
         assert_eq!(parse(id, &format!("7 (dead) Z {rest}")), None);
         assert_eq!(parse(id, "7 (short) S 4 5"), None);
     }

@@ -30,38 +30,17 @@ pub fn variables(context: &Context, task: &Task) -> Vec<CString> {
     variables.set("WARREND_QUEUE", &context.queues[task.queue]);
     variables.set("WARREND_ATTEMPT", &task.attempt.to_string());
     variables.set("WARREND_MAX_ATTEMPTS", &context.max_attempts.to_string());
-    variables.set(
-        "WARREND_REDELIVERED",
-        if message.redelivered { "1" } else { "0" },
-    );
+    variables.set("WARREND_REDELIVERED", if message.redelivered { "1" } else { "0" });
     variables.set("WARREND_PRIORITY", &task.priority.to_string());
     variables.set("WARREND_EXCHANGE", &message.exchange);
     variables.set("WARREND_ROUTING_KEY", &message.routing_key);
-    variables.set_some(
-        "WARREND_KEY",
-        task.key.as_ref().map(|key| key.to_text()).as_deref(),
-    );
+    variables.set_some("WARREND_KEY", task.key.as_ref().map(|key| key.to_text()).as_deref());
     variables.set_some("WARREND_MESSAGE_ID", properties.message_id.as_deref());
     variables.set_some("WARREND_CONTENT_TYPE", properties.content_type.as_deref());
-    variables.set_some(
-        "WARREND_CORRELATION_ID",
-        properties.correlation_id.as_deref(),
-    );
+    variables.set_some("WARREND_CORRELATION_ID", properties.correlation_id.as_deref());
     variables.set_some("WARREND_REPLY_TO", properties.reply_to.as_deref());
-    variables.set_some(
-        "WARREND_TIMESTAMP",
-        properties
-            .timestamp
-            .map(|seconds| seconds.to_string())
-            .as_deref(),
-    );
-    variables.set_some(
-        "TRACEPARENT",
-        properties
-            .headers
-            .get("traceparent")
-            .and_then(HeaderValue::as_text),
-    );
+    variables.set_some("WARREND_TIMESTAMP", properties.timestamp.map(|seconds| seconds.to_string()).as_deref());
+    variables.set_some("TRACEPARENT", properties.headers.get("traceparent").and_then(HeaderValue::as_text));
     variables.0
 }
 
@@ -111,8 +90,7 @@ pub fn json(context: &Context, task: &Task) -> Vec<u8> {
         delivery_mode: properties.delivery_mode,
         headers: Table(&properties.headers),
     };
-    let mut line = serde_json::to_vec(&metadata)
-        .expect("text, numbers and text-keyed maps always have a JSON form");
+    let mut line = serde_json::to_vec(&metadata).expect("text, numbers and text-keyed maps always have a JSON form");
     line.push(b'\n');
     line
 }
@@ -170,13 +148,9 @@ impl Serialize for Value<'_> {
             HeaderValue::F32(value) => serializer.serialize_str(no_number((*value).into())),
             HeaderValue::F64(value) if value.is_finite() => serializer.serialize_f64(*value),
             HeaderValue::F64(value) => serializer.serialize_str(no_number(*value)),
-            HeaderValue::Decimal { scale, value } => {
-                serializer.serialize_str(&decimal(*scale, *value))
-            }
+            HeaderValue::Decimal { scale, value } => serializer.serialize_str(&decimal(*scale, *value)),
             HeaderValue::Text(text) => serializer.serialize_str(text),
-            HeaderValue::Bytes(bytes) => {
-                BTreeMap::from([("base64", STANDARD.encode(bytes))]).serialize(serializer)
-            }
+            HeaderValue::Bytes(bytes) => BTreeMap::from([("base64", STANDARD.encode(bytes))]).serialize(serializer),
             HeaderValue::Timestamp(seconds) => serializer.serialize_u64(*seconds),
             HeaderValue::Array(values) => serializer.collect_seq(values.iter().map(Value)),
             HeaderValue::Table(table) => Table(table).serialize(serializer),
@@ -214,10 +188,7 @@ mod tests {
     use crate::task::MessageKey;
 
     fn as_text(variables: &[CString]) -> Vec<&str> {
-        variables
-            .iter()
-            .map(|variable| variable.to_str().unwrap())
-            .collect()
+        variables.iter().map(|variable| variable.to_str().unwrap()).collect()
     }
 
     #[test]
@@ -235,10 +206,7 @@ mod tests {
         properties.correlation_id = Some("c-1".into());
         properties.reply_to = Some("answers".into());
         properties.timestamp = Some(1_700_000_000);
-        properties.headers.insert(
-            "traceparent".into(),
-            HeaderValue::Text("00-aa-bb-01".into()),
-        );
+        properties.headers.insert("traceparent".into(), HeaderValue::Text("00-aa-bb-01".into()));
         let mut found = variables(&context(), &task);
         found.sort();
         assert_eq!(
@@ -269,10 +237,7 @@ mod tests {
         task.message.routing_key = "nul\0inside".into();
         task.message.properties.message_id = Some("nul\0".into());
         task.key = Some(MessageKey::from_text(&"k".repeat(MAX_VARIABLE + 1)));
-        task.message
-            .properties
-            .headers
-            .insert("traceparent".into(), HeaderValue::I32(1));
+        task.message.properties.headers.insert("traceparent".into(), HeaderValue::I32(1));
         assert_eq!(
             as_text(&variables(&context(), &task)),
             [
@@ -305,25 +270,13 @@ mod tests {
             (HeaderValue::F32(f32::NEG_INFINITY), r#""-Infinity""#),
             (HeaderValue::F64(f64::INFINITY), r#""Infinity""#),
             (HeaderValue::Decimal { scale: 0, value: 7 }, r#""7""#),
-            (
-                HeaderValue::Decimal {
-                    scale: 2,
-                    value: 1250,
-                },
-                r#""12.50""#,
-            ),
+            (HeaderValue::Decimal { scale: 2, value: 1250 }, r#""12.50""#),
             (HeaderValue::Decimal { scale: 4, value: 5 }, r#""0.0005""#),
             (HeaderValue::Text("a\"\n\0é".into()), r#""a\"\n\u0000é""#),
             (HeaderValue::Bytes(vec![0, 255]), r#"{"base64":"AP8="}"#),
             (HeaderValue::Timestamp(u64::MAX), "18446744073709551615"),
-            (
-                HeaderValue::Array(vec![HeaderValue::Void, HeaderValue::I8(1)]),
-                "[null,1]",
-            ),
-            (
-                HeaderValue::Table(table(HeaderValue::Bool(false))),
-                r#"{"inner":false}"#,
-            ),
+            (HeaderValue::Array(vec![HeaderValue::Void, HeaderValue::I8(1)]), "[null,1]"),
+            (HeaderValue::Table(table(HeaderValue::Bool(false))), r#"{"inner":false}"#),
             (HeaderValue::Void, "null"),
         ];
         for (value, expected) in cases {

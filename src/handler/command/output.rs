@@ -52,25 +52,13 @@ impl Tail {
         let start = self.bytes.len().saturating_sub(MAX_TAIL);
         // The cut may have gone through a character; its remains are no text.
         let torn = if start > 0 || self.cut {
-            self.bytes[start..]
-                .iter()
-                .take(3)
-                .take_while(|byte| **byte & 0xC0 == 0x80)
-                .count()
+            self.bytes[start..].iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count()
         } else {
             0
         };
         let lossy = String::from_utf8_lossy(&self.bytes[start + torn..]);
-        let clean: String = lossy
-            .chars()
-            .map(|char| {
-                if is_plain(char) {
-                    char
-                } else {
-                    char::REPLACEMENT_CHARACTER
-                }
-            })
-            .collect();
+        let clean: String =
+            lossy.chars().map(|char| if is_plain(char) { char } else { char::REPLACEMENT_CHARACTER }).collect();
         let clean = clean.trim_end();
         // Each replaced byte became three: cut again.
         let mut cut = clean.len().saturating_sub(MAX_TAIL);
@@ -102,10 +90,7 @@ impl Lines {
     pub fn feed(&mut self, mut chunk: &[u8], mut emit: impl FnMut(&str)) {
         while !chunk.is_empty() {
             if self.shown >= MAX_LINES {
-                self.dropped += chunk
-                    .iter()
-                    .map(|byte| u64::from(*byte == b'\n'))
-                    .sum::<u64>();
+                self.dropped += chunk.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
                 self.dropping = !chunk.ends_with(b"\n");
                 return;
             }
@@ -181,30 +166,18 @@ mod tests {
     fn a_short_tail_is_whole_clean_and_trimmed() {
         assert_eq!(tail(&[]), "");
         assert_eq!(tail(&[b" \n\n"]), "");
-        assert_eq!(
-            tail(&[b"no ", b"such\tfile\n", b"again\n \n"]),
-            "no such\tfile\nagain"
-        );
-        assert_eq!(
-            tail(&[b"\x1b[31mred\0\r\n\xff"]),
-            "\u{fffd}[31mred\u{fffd}\u{fffd}\n\u{fffd}"
-        );
+        assert_eq!(tail(&[b"no ", b"such\tfile\n", b"again\n \n"]), "no such\tfile\nagain");
+        assert_eq!(tail(&[b"\x1b[31mred\0\r\n\xff"]), "\u{fffd}[31mred\u{fffd}\u{fffd}\n\u{fffd}");
     }
 
     #[test]
     fn a_long_tail_keeps_its_end_whatever_the_chunks() {
-        let text: Vec<u8> = (0..5000_u32)
-            .flat_map(|n| format!("{n} ").into_bytes())
-            .collect();
+        let text: Vec<u8> = (0..5000_u32).flat_map(|n| format!("{n} ").into_bytes()).collect();
         let whole = String::from_utf8(text.clone()).unwrap();
         // The last kibibyte ends with a space, which is trimmed.
         let expected = format!("…{}", &whole[whole.len() - MAX_TAIL..whole.len() - 1]);
         for size in [1, 7, 1000, 1024, 1025, 2048, 2049, 100_000] {
-            assert_eq!(
-                tail(&text.chunks(size).collect::<Vec<_>>()),
-                expected,
-                "chunks of {size}"
-            );
+            assert_eq!(tail(&text.chunks(size).collect::<Vec<_>>()), expected, "chunks of {size}");
         }
     }
 
@@ -213,38 +186,18 @@ mod tests {
         for shift in 0..4 {
             let text = "x".repeat(shift) + &"€".repeat(1000);
             let tail = tail(&[text.as_bytes()]);
-            assert!(
-                tail.strip_prefix('…')
-                    .unwrap()
-                    .chars()
-                    .all(|char| char == '€'),
-                "{tail}"
-            );
+            assert!(tail.strip_prefix('…').unwrap().chars().all(|char| char == '€'), "{tail}");
             assert!(tail.len() > MAX_TAIL - 3);
         }
         let garbage = tail(&[&[0xff; 5000]]);
-        assert!(
-            garbage.len() <= MAX_TAIL + 3 && garbage.ends_with('\u{fffd}'),
-            "{}",
-            garbage.len()
-        );
+        assert!(garbage.len() <= MAX_TAIL + 3 && garbage.ends_with('\u{fffd}'), "{}", garbage.len());
     }
 
     #[test]
     fn a_log_line_is_one_line() {
         assert_eq!(
-            lines(&[
-                b"one\ntwo ",
-                b"halves\n\n",
-                b"a\x1b[2J\rb\tc\xe2\x80\xa8",
-                b"\xff"
-            ]),
-            [
-                "one",
-                "two halves",
-                "",
-                "a\\u{1b}[2J\\rb\tc\\u{2028}\u{fffd}"
-            ]
+            lines(&[b"one\ntwo ", b"halves\n\n", b"a\x1b[2J\rb\tc\xe2\x80\xa8", b"\xff"]),
+            ["one", "two halves", "", "a\\u{1b}[2J\\rb\tc\\u{2028}\u{fffd}"]
         );
     }
 

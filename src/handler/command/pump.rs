@@ -88,22 +88,10 @@ impl<'a> Run<'a> {
     ) -> Self {
         Self {
             group: process.group,
-            stdin: Feed {
-                pipe: Some(process.stdin),
-                rest: body,
-            },
-            metadata: Feed {
-                pipe: Some(process.metadata),
-                rest: metadata,
-            },
-            stdout: Stream::new(
-                process.stdout,
-                label.as_ref().map(|label| format!("{label}, stdout")),
-            ),
-            stderr: Stream::new(
-                Some(process.stderr),
-                label.map(|label| format!("{label}, stderr")),
-            ),
+            stdin: Feed { pipe: Some(process.stdin), rest: body },
+            metadata: Feed { pipe: Some(process.metadata), rest: metadata },
+            stdout: Stream::new(process.stdout, label.as_ref().map(|label| format!("{label}, stdout"))),
+            stderr: Stream::new(Some(process.stderr), label.map(|label| format!("{label}, stderr"))),
             stop: Some(stop),
             kill_grace: limits.kill_grace,
             phase: Phase::Running,
@@ -197,31 +185,14 @@ impl<'a> Run<'a> {
     fn wait(&self) -> io::Result<Option<Vec<bool>>> {
         let feeds = [&self.stdin.pipe, &self.metadata.pipe];
         let streams = [&self.stdout.pipe, &self.stderr.pipe];
-        let mut fds: Vec<_> = self
-            .group
-            .living
-            .iter()
-            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
-            .collect();
+        let mut fds: Vec<_> = self.group.living.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         fds.extend(self.stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
-        fds.extend(
-            feeds
-                .into_iter()
-                .flatten()
-                .map(|pipe| PollFd::new(pipe, PollFlags::OUT)),
-        );
-        fds.extend(
-            streams
-                .into_iter()
-                .flatten()
-                .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
-        );
+        fds.extend(feeds.into_iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+        fds.extend(streams.into_iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         let left = self.deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
         match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => Ok(Some(
-                fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
-            )),
+            Ok(_) => Ok(Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())),
             Err(Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -266,11 +237,7 @@ struct Stream {
 
 impl Stream {
     fn new(pipe: Option<OwnedFd>, label: Option<String>) -> Self {
-        Self {
-            pipe,
-            tail: Tail::default(),
-            log: label.map(|label| (label, Lines::default())),
-        }
+        Self { pipe, tail: Tail::default(), log: label.map(|label| (label, Lines::default())) }
     }
 
     /// Reads once. Says how many bytes came; 0 where nothing is there, or the stream is at its end.
@@ -309,5 +276,35 @@ impl Stream {
             lines.finish(|line| log_line(&label, line));
         }
         self.tail.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spawn::Program;
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_was_written_before_the_end_is_read_after_it() {
+        // More than one read takes, less than the pipe holds: it can end before anybody looks.
+        let script = "head -c 50000 /dev/zero >&2; echo the end >&2; exit 3";
+        let config = config::Command {
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+            timeout: Duration::from_secs(60),
+            kill_grace: Duration::ZERO,
+            env: std::collections::BTreeMap::new(),
+            cwd: None,
+        };
+        let limits = Limits { timeout: config.timeout, kill_grace: config.kill_grace };
+        let program = Program::new(&config).unwrap();
+        let process = program.start(Vec::new(), false).unwrap();
+        let mut ended = [PollFd::new(&process.group.living[0], PollFlags::IN)];
+        assert_eq!(poll(&mut ended, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })), Ok(1));
+        let stop = Stop::new().unwrap();
+        let run = Run::new(process, b"body", b"{}", limits, &stop, None);
+        let (ending, stderr) = run.attend().unwrap();
+        assert!(matches!(ending, Ending::Exited(status) if status.code() == Some(3)));
+        assert!(stderr.ends_with("the end"), "{stderr}");
     }
 }

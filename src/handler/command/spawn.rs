@@ -1,17 +1,15 @@
 //! Starting a program: where it is, what it is given, and what is wrong with it when it does not start.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use rustix::fs::{Access, access};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::exec::{self, Common};
+use super::exec::{self, Common, StartError};
 use super::group::Group;
 use crate::config;
 
@@ -27,7 +25,7 @@ const RESERVED: &str = "WARREND_";
 pub struct Program {
     /// As it was configured: a path, or a name to look for in PATH.
     pub name: String,
-    common: Arc<Common>,
+    common: Common,
     cwd: Option<PathBuf>,
     /// `env` holds a `TRACEPARENT`, which wins over the message's.
     fixed_trace: bool,
@@ -52,92 +50,53 @@ impl Program {
     /// Fails with a sentence where the configuration holds what no program can be given.
     pub fn new(config: &config::Command) -> Result<Self, String> {
         exec::keep_exit_statuses();
-        exec::hold_metadata_number();
-        let argv: Result<Vec<_>, _> = config
-            .argv
-            .iter()
-            .map(|argument| CString::new(argument.as_bytes()))
-            .collect();
-        let argv = argv.map_err(|_| {
-            "`command` holds a NUL byte, which no argument can; remove it".to_owned()
-        })?;
-        let name = config
-            .argv
-            .first()
-            .cloned()
-            .ok_or("`command` is empty; name the program")?;
-        let path = config
-            .env
-            .get("PATH")
-            .map(OsString::from)
-            .or_else(|| std::env::var_os("PATH"));
+        let argv: Result<Vec<_>, _> = config.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect();
+        let argv = argv.map_err(|_| "`command` holds a NUL byte, which no argument can; remove it".to_owned())?;
+        let name = config.argv.first().cloned().ok_or("`command` is empty; name the program")?;
+        let path = config.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
         let common = Common {
             paths: paths(&name, path.unwrap_or_else(|| DEFAULT_PATH.into())),
             argv,
             environment: environment(config)?,
+            cwd: config.cwd.as_deref().map(directory).transpose()?,
         };
         let fixed_trace = config.env.contains_key("TRACEPARENT");
-        Ok(Self {
-            name,
-            common: Arc::new(common),
-            cwd: config.cwd.clone(),
-            fixed_trace,
-        })
+        Ok(Self { name, common, cwd: config.cwd.clone(), fixed_trace })
     }
 
     /// Starts it. On an error nothing of it runs; [`Program::explain`] says what is wrong.
-    pub fn start(&self, mut variables: Vec<CString>, with_stdout: bool) -> io::Result<Process> {
+    pub fn start(&self, mut variables: Vec<CString>, with_stdout: bool) -> Result<Process, StartError> {
         if self.fixed_trace {
             variables.retain(|variable| !variable.as_bytes().starts_with(b"TRACEPARENT="));
         }
-        let (reading, metadata) = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut command = Command::new(&self.name);
-        command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        command.stdout(if with_stdout {
-            Stdio::piped()
+        let (its_stdin, stdin) = pipe_in()?;
+        let (stdout, its_stdout) = if with_stdout {
+            let (stdout, its_stdout) = pipe_out()?;
+            (Some(stdout), its_stdout)
         } else {
-            Stdio::null()
-        });
-        if let Some(cwd) = &self.cwd {
-            command.current_dir(cwd);
-        }
-        exec::prepare(&mut command, &self.common, variables, reading)?;
-        let mut child = command.spawn()?;
-        // With the command goes the reading end of the metadata, so that its writer notices when the program closes it.
-        drop(command);
-        let stdin = child.stdin.take().map(OwnedFd::from);
-        let stdout = child.stdout.take().map(OwnedFd::from);
-        let stderr = child.stderr.take().map(OwnedFd::from);
-        let process = Process {
-            group: Group::of(child)?,
-            stdin: stdin.expect("stdin was asked to be a pipe"),
-            metadata,
-            stdout,
-            stderr: stderr.expect("stderr was asked to be a pipe"),
+            (None, OpenOptions::new().write(true).open("/dev/null")?.into())
         };
-        for pipe in [&process.stdin, &process.metadata, &process.stderr]
-            .into_iter()
-            .chain(&process.stdout)
-        {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        Ok(process)
+        let (stderr, its_stderr) = pipe_out()?;
+        let (its_metadata, metadata) = pipe_in()?;
+        let its = [&its_stdin, &its_stdout, &its_stderr, &its_metadata].map(AsFd::as_fd);
+        let (id, pidfd) = exec::start(&self.common, &variables, its)?;
+        Ok(Process { group: Group::of(id, pidfd), stdin, metadata, stdout, stderr })
     }
 
     /// Why it did not start, and what to do, in one sentence.
     ///
     /// All of these are the handler's fault or the machine's, never the message's: what a message adds to the
     /// environment is bounded below what every kernel takes, so that even "argument list too long" is about `env`.
-    pub fn explain(&self, error: &io::Error) -> String {
+    pub fn explain(&self, error: &StartError) -> String {
         let name = &self.name;
-        if let Some(cwd) = &self.cwd
-            && access(cwd.join("."), Access::EXEC_OK).is_err()
-        {
-            let cwd = cwd.display();
-            return format!(
-                "cannot start `{name}` in `{cwd}`: no such folder, or no permission to enter it; see `cwd`"
-            );
-        }
+        let error = match error {
+            StartError::Directory(error) => {
+                let cwd = self.cwd.as_deref().unwrap_or(Path::new(".")).display();
+                let error = lower(error);
+                return format!("cannot start `{name}` in `{cwd}`: {error}; make the folder, or mend `cwd`");
+            }
+            StartError::Program(error) => error,
+        };
         match error.raw_os_error() {
             Some(libc::ENOENT) => match self.found() {
                 Some(path) => format!(
@@ -146,9 +105,9 @@ impl Program {
                 None if name.contains('/') => {
                     format!("cannot start `{name}`: no such file; install it, or mend `command`")
                 }
-                None => format!(
-                    "cannot start `{name}`: it is in no folder of PATH; install it, or give its whole path"
-                ),
+                None => {
+                    format!("cannot start `{name}`: it is in no folder of PATH; install it, or give its whole path")
+                }
             },
             Some(libc::EACCES) => format!(
                 "cannot start `{name}`: permission denied; make it executable for the user of warrend (chmod +x, its folders, \
@@ -165,33 +124,44 @@ impl Program {
                 "cannot start `{name}`: {}; the machine or warrend's limits (tasks, memory, open files) are used up",
                 lower(error)
             ),
-            Some(_) | None => format!(
-                "cannot start `{name}`: {}; start it by hand as the user of warrend",
-                lower(error)
-            ),
+            Some(_) | None => {
+                format!("cannot start `{name}`: {}; start it by hand as the user of warrend", lower(error))
+            }
         }
     }
 
     /// The first of the paths that is there.
     fn found(&self) -> Option<String> {
         let base = self.cwd.as_deref().unwrap_or(Path::new(""));
-        let path = |path: &CString| base.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
-        self.common
-            .paths
-            .iter()
-            .map(path)
-            .find(|path| path.exists())
-            .map(|path| path.display().to_string())
+        let path = |path: &CString| base.join(OsStr::from_bytes(path.as_bytes()));
+        self.common.paths.iter().map(path).find(|path| path.exists()).map(|path| path.display().to_string())
     }
+}
+
+/// A pipe into the program: its end, and ours, which does not block.
+fn pipe_in() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (its, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((its, ours))
+}
+
+/// A pipe out of the program: our end, which does not block, and its.
+fn pipe_out() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, its))
+}
+
+fn directory(cwd: &Path) -> Result<CString, String> {
+    CString::new(cwd.as_os_str().as_bytes())
+        .map_err(|_| "`cwd` holds a NUL byte, which no path can; remove it".to_owned())
 }
 
 /// The system's words for an error, as the middle of our sentence.
 fn lower(error: &io::Error) -> String {
     let text = error.to_string();
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(chars).collect()
-    })
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
 /// Where to look for the program: a name with a slash is a path, any other is looked for in PATH. An empty folder in
@@ -204,39 +174,25 @@ fn paths(name: &str, path: OsString) -> Vec<CString> {
     let paths: Vec<Vec<u8>> = if name.contains('/') {
         vec![name.into()]
     } else {
-        path.into_vec()
-            .split(|byte| *byte == b':')
-            .map(in_folder)
-            .collect()
+        path.into_vec().split(|byte| *byte == b':').map(in_folder).collect()
     };
-    paths
-        .into_iter()
-        .filter_map(|path| CString::new(path).ok())
-        .collect()
+    paths.into_iter().filter_map(|path| CString::new(path).ok()).collect()
 }
 
 /// What all runs have in their environment: a little of the daemon's, then `env`, which wins.
 fn environment(config: &config::Command) -> Result<Vec<CString>, String> {
-    let own = config
-        .env
-        .iter()
-        .filter(|(name, _)| !name.starts_with(RESERVED));
-    let inherited = INHERITED
-        .iter()
-        .filter(|name| !config.env.contains_key(**name));
-    let inherited =
-        inherited.filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
+    let own = config.env.iter().filter(|(name, _)| !name.starts_with(RESERVED));
+    let inherited = INHERITED.iter().filter(|name| !config.env.contains_key(**name));
+    let inherited = inherited.filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
     let mut environment = Vec::new();
     for (name, value) in inherited.chain(own.map(|(name, value)| (name.clone(), value.into()))) {
         if name.is_empty() || name.contains('=') {
-            return Err(format!(
-                "`env` holds the name {name:?}, which no variable can have; rename it"
-            ));
+            return Err(format!("`env` holds the name {name:?}, which no variable can have; rename it"));
         }
         let variable = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
-        environment.push(variable.map_err(|_| {
-            format!("`env` holds a NUL byte at {name:?}, which no variable can; remove it")
-        })?);
+        environment.push(
+            variable.map_err(|_| format!("`env` holds a NUL byte at {name:?}, which no variable can; remove it"))?,
+        );
     }
     Ok(environment)
 }

@@ -19,11 +19,7 @@ use crate::task::{HeaderValue, Message, MessageKey, UnixMillis};
 const LONG: Duration = Duration::from_secs(60);
 
 pub fn context() -> Context {
-    Context {
-        job: "thumbnails".into(),
-        queues: vec!["thumbnails.urgent".into()],
-        max_attempts: 5,
-    }
+    Context { job: "thumbnails".into(), queues: vec!["thumbnails.urgent".into()], max_attempts: 5 }
 }
 
 pub fn task(body: &[u8]) -> Task {
@@ -36,18 +32,13 @@ pub fn task(body: &[u8]) -> Task {
         priority: 0,
         first_seen: UnixMillis(0),
         received: Instant::now(),
-        message: Message {
-            body: body.to_vec(),
-            ..Message::default()
-        },
+        message: Message { body: body.to_vec(), ..Message::default() },
     }
 }
 
 /// Much more than a pipe holds.
 fn large_body() -> Vec<u8> {
-    (0..16 * 1024 * 1024_u32)
-        .map(|n| (n ^ (n >> 8)) as u8)
-        .collect()
+    (0..16 * 1024 * 1024_u32).map(|n| (n ^ (n >> 8)) as u8).collect()
 }
 
 /// A configuration under construction, and a folder for what the program leaves.
@@ -65,10 +56,7 @@ impl Setup {
             env: BTreeMap::new(),
             cwd: None,
         };
-        Self {
-            config,
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { config, folder: tempfile::tempdir().unwrap() }
     }
 
     /// A shell script that finds its folder in `$1`.
@@ -94,10 +82,7 @@ impl Setup {
     }
 
     fn pids(&self, name: &str) -> Vec<u32> {
-        self.read(name)
-            .lines()
-            .map(|line| line.parse().unwrap())
-            .collect()
+        self.read(name).lines().map(|line| line.parse().unwrap()).collect()
     }
 
     /// Runs it as with logging on, so that stdout is a pipe; whatever the log does, nothing else depends on it.
@@ -113,11 +98,7 @@ impl Setup {
 
     /// Runs it as with logging off.
     fn run_unlogged(&self, task: &Task) -> Outcome {
-        CommandHandler::new(&self.config, Arc::new(context())).run_labelled(
-            task,
-            &Stop::new().unwrap(),
-            None,
-        )
+        CommandHandler::new(&self.config, Arc::new(context())).run_labelled(task, &Stop::new().unwrap(), None)
     }
 }
 
@@ -138,10 +119,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn retry(class: ErrorClass, error: &str) -> Outcome {
-    Outcome::Retry(Failure {
-        class,
-        error: error.to_owned(),
-    })
+    Outcome::Retry(Failure { class, error: error.to_owned() })
 }
 
 fn broken(outcome: Outcome) -> String {
@@ -155,91 +133,51 @@ fn broken(outcome: Outcome) -> String {
 
 #[test]
 fn the_exit_status_is_the_outcome() {
-    let rejected = Outcome::Dead(Failure {
-        class: ErrorClass::Rejected,
-        error: "exit status 65: bad".into(),
-    });
+    let rejected = Outcome::Dead(Failure { class: ErrorClass::Rejected, error: "exit status 65: bad".into() });
     let cases = [
         ("exit 0", Outcome::Done),
         ("echo fine >&2; exit 0", Outcome::Done),
         ("echo bad >&2; exit 65", rejected),
         ("exit 75", retry(ErrorClass::Failed, "exit status 75")),
-        (
-            "echo one >&2; echo two >&2; exit 3",
-            retry(ErrorClass::Failed, "exit status 3: one\ntwo"),
-        ),
+        ("echo one >&2; echo two >&2; exit 3", retry(ErrorClass::Failed, "exit status 3: one\ntwo")),
         ("exit 255", retry(ErrorClass::Failed, "exit status 255")),
         (
             "echo no licence >&2; exit 78",
-            Outcome::Broken(
-                "`/bin/sh` says that it cannot work (exit status 78): no licence".into(),
-            ),
+            Outcome::Broken("`/bin/sh` says that it cannot work (exit status 78): no licence".into()),
         ),
     ];
     for (script, expected) in cases {
         assert_eq!(Setup::script(script).run(&task(b"")), expected, "{script}");
-        assert_eq!(
-            Setup::script(script).run_unlogged(&task(b"")),
-            expected,
-            "{script}, not logged"
-        );
+        assert_eq!(Setup::script(script).run_unlogged(&task(b"")), expected, "{script}, not logged");
     }
 }
 
 #[test]
 fn a_deadly_signal_is_a_crash_with_its_name() {
     let segv = Setup::script("ulimit -c 0; echo oops >&2; kill -SEGV $$").run(&task(b""));
-    assert_eq!(
-        segv,
-        retry(ErrorClass::Crashed, "killed by SIGSEGV (signal 11): oops")
-    );
+    assert_eq!(segv, retry(ErrorClass::Crashed, "killed by SIGSEGV (signal 11): oops"));
     let term = Setup::script("kill -TERM $$").run(&task(b""));
-    assert_eq!(
-        term,
-        retry(ErrorClass::Crashed, "killed by SIGTERM (signal 15)")
-    );
-    let Outcome::Retry(Failure {
-        class: ErrorClass::Crashed,
-        error,
-    }) = Setup::script("kill -KILL $$").run(&task(b""))
+    assert_eq!(term, retry(ErrorClass::Crashed, "killed by SIGTERM (signal 15)"));
+    let Outcome::Retry(Failure { class: ErrorClass::Crashed, error }) = Setup::script("kill -KILL $$").run(&task(b""))
     else {
         panic!("not a crash")
     };
-    assert!(
-        error.starts_with("killed by SIGKILL (signal 9), not by warrend"),
-        "{error}"
-    );
+    assert!(error.starts_with("killed by SIGKILL (signal 9), not by warrend"), "{error}");
     let real_time = Setup::script("kill -40 $$").run(&task(b""));
-    assert_eq!(
-        real_time,
-        retry(ErrorClass::Crashed, "killed by a signal (signal 40)")
-    );
+    assert_eq!(real_time, retry(ErrorClass::Crashed, "killed by a signal (signal 40)"));
 }
 
 #[test]
 fn a_core_dump_is_noted() {
     // 0x80 of a wait status is the core's bit.
-    assert_eq!(
-        killed_by(ExitStatus::from_raw(11 | 0x80)),
-        "killed by SIGSEGV (signal 11), core dumped"
-    );
+    assert_eq!(killed_by(ExitStatus::from_raw(11 | 0x80)), "killed by SIGSEGV (signal 11), core dumped");
 }
 
 #[test]
 fn the_error_text_is_the_end_of_stderr() {
     let outcome =
-        Setup::script("i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done >&2; exit 1")
-            .run(&task(b""));
-    let Outcome::Retry(Failure {
-        class: ErrorClass::Failed,
-        error,
-    }) = outcome
-    else {
-        panic!("{outcome:?}")
-    };
-    assert!(
-        error.starts_with("exit status 1: …") && error.ends_with("line 1998\nline 1999"),
-        "{error}"
-    );
+        Setup::script("i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done >&2; exit 1").run(&task(b""));
+    let Outcome::Retry(Failure { class: ErrorClass::Failed, error }) = outcome else { panic!("{outcome:?}") };
+    assert!(error.starts_with("exit status 1: …") && error.ends_with("line 1998\nline 1999"), "{error}");
     assert!((1000..1100).contains(&error.len()), "{}", error.len());
 }

@@ -5,16 +5,10 @@ use super::*;
 /// The environment that a program really gets; a shell would add to it.
 fn environment_of(mut setup: Setup, task: &Task) -> Vec<String> {
     let to = format!("of={}", setup.path("environ").display());
-    setup.config.argv = ["/bin/dd", "if=/proc/self/environ", &to, "status=none"]
-        .map(str::to_owned)
-        .into();
+    setup.config.argv = ["/bin/dd", "if=/proc/self/environ", &to, "status=none"].map(str::to_owned).into();
     assert_eq!(setup.run(task), Outcome::Done);
     let environment = setup.read("environ");
-    let mut variables: Vec<_> = environment
-        .trim_end_matches('\0')
-        .split('\0')
-        .map(str::to_owned)
-        .collect();
+    let mut variables: Vec<_> = environment.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
     variables.sort();
     variables
 }
@@ -22,25 +16,14 @@ fn environment_of(mut setup: Setup, task: &Task) -> Vec<String> {
 #[test]
 fn the_environment_is_exactly_what_it_says() {
     let mut setup = Setup::argv(["/bin/true"]);
-    for (name, value) in [
-        ("QUALITY", "80"),
-        ("LANG", "xx"),
-        ("TRACEPARENT", "ours"),
-        ("WARREND_JOB", "forged"),
-    ] {
+    for (name, value) in [("QUALITY", "80"), ("LANG", "xx"), ("TRACEPARENT", "ours"), ("WARREND_JOB", "forged")] {
         setup.config.env.insert(name.into(), value.into());
     }
-    setup
-        .config
-        .env
-        .insert("WARREND_REPLY_TO".into(), "forged".into());
+    setup.config.env.insert("WARREND_REPLY_TO".into(), "forged".into());
     let mut task = task(b"");
     task.key = Some(MessageKey::from_text("k=1\n2"));
     task.message.properties.message_id = Some("nul\0".into());
-    task.message
-        .properties
-        .headers
-        .insert("traceparent".into(), HeaderValue::Text("theirs".into()));
+    task.message.properties.headers.insert("traceparent".into(), HeaderValue::Text("theirs".into()));
     let mut expected: Vec<String> = ["HOME", "PATH", "TZ"]
         .iter()
         .filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)))
@@ -64,16 +47,10 @@ fn the_environment_is_exactly_what_it_says() {
         .collect();
     expected.sort();
     assert_eq!(environment_of(setup, &task), expected);
-    assert!(
-        std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
-        "this process has more in its environment than that"
-    );
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "this process has more in its environment than that");
 
     let found = environment_of(Setup::argv(["/bin/true"]), &task);
-    assert!(
-        found.contains(&"TRACEPARENT=theirs".to_owned()),
-        "{found:?}"
-    );
+    assert!(found.contains(&"TRACEPARENT=theirs".to_owned()), "{found:?}");
 }
 
 #[test]
@@ -86,9 +63,7 @@ fn descriptor_3_has_everything_whatever_its_size() {
     properties.delivery_mode = Some(2);
     properties.timestamp = Some(7);
     properties.kind = Some("order".into());
-    properties
-        .headers
-        .insert("long".into(), HeaderValue::Text("h".repeat(100_000)));
+    properties.headers.insert("long".into(), HeaderValue::Text("h".repeat(100_000)));
     let setup = Setup::script(r#"cat > "$1/body"; cat <&3 > "$1/metadata""#);
     assert_eq!(setup.run(&large), Outcome::Done);
     let expected = serde_json::json!({
@@ -100,16 +75,13 @@ fn descriptor_3_has_everything_whatever_its_size() {
     });
     assert_eq!(setup.read("metadata"), format!("{expected}\n"));
     assert_eq!(setup.read("body"), "the body");
-    assert_eq!(
-        Setup::argv(["/bin/true"]).run(&large),
-        Outcome::Done,
-        "nobody has to read it"
-    );
+    assert_eq!(Setup::argv(["/bin/true"]).run(&large), Outcome::Done, "nobody has to read it");
 }
 
 #[test]
 fn a_program_has_four_descriptors() {
-    let setup = Setup::script(r#"ls /proc/$$/fd | cat > "$1/fds""#);
+    // A child looks at its parent, which has no redirection or pipe of its own.
+    let setup = Setup::script(r#"sh -c 'ls /proc/$PPID/fd > "$1/fds"' sh "$1"; exit 0"#);
     // As if the daemon had been started with a descriptor that nobody closed.
     let inherited = rustix::io::dup(fs::File::open("/dev/null").unwrap()).unwrap();
     assert_eq!(setup.run(&task(b"")), Outcome::Done);
@@ -123,11 +95,6 @@ fn a_program_leads_its_own_session() {
     assert_eq!(setup.run(&task(b"")), Outcome::Done);
     let stat = setup.read("stat");
     let id = stat.split(' ').next().unwrap();
-    let fields: Vec<_> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_ascii_whitespace()
-        .collect();
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
     assert_eq!([fields[2], fields[3]], [id, id]);
 }

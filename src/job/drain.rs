@@ -1,0 +1,68 @@
+//! What the job is told and asked, and its orderly end.
+
+use std::time::Duration;
+
+use log::debug;
+
+use super::{Command, Exit, Job, Phase};
+use crate::broker::Session;
+
+/// Beyond `shutdown.timeout`: what handlers get to die, and the last records and acks to go out.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
+
+impl Job {
+    /// The end of a drain: at its deadline running handlers are ended, and soon after that it is over.
+    pub(super) fn keep_phase(&mut self) {
+        if let Phase::Draining(until) = self.phase
+            && self.now >= until
+            && !self.workers.stop.is_raised()
+        {
+            self.workers.stop.raise();
+        }
+    }
+
+    pub(super) fn check_drained(&mut self) -> Result<(), Exit> {
+        let Phase::Draining(until) = self.phase else {
+            return Ok(());
+        };
+        let census = self.machine.census();
+        let works = census.queued + census.running + census.recording;
+        let recorded = works == 0 && self.recording.is_none() && self.records.is_empty() && self.marks.is_empty();
+        // A copy that cannot be published by the deadline stays owed: its message goes back to its queue, and the
+        // record makes the next start publish it.
+        let forwarded = census.forwarding == 0 || self.now >= until;
+        if (recorded && forwarded) || self.now >= until + LAST_WORDS {
+            debug!("job {}: drained, {census:?}", self.config.name);
+            return Err(Exit::Drained);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_command(&mut self, command: Command, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+        match command {
+            Command::Inspect(reply) => {
+                // An asker that gave up has dropped its end.
+                let _ = reply.try_send(self.inspect(session));
+            }
+            Command::IsEmpty(reply) => {
+                let _ = reply.try_send(self.is_empty(session)?);
+            }
+            Command::Drain(until) => {
+                self.phase = Phase::Draining(until);
+                self.subscriptions.lost();
+                self.hand_back_queued();
+                if let Some(session) = session {
+                    self.unsubscribe_all(session)?;
+                }
+            }
+            Command::Hurry => {
+                if self.phase == Phase::Working {
+                    self.hand_back_queued();
+                }
+                self.phase = Phase::Draining(self.now);
+                self.workers.stop.raise();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! Steps 3 to 5: record, then publish the copy, then acknowledge. In this order, here and nowhere else.
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::{COPY_CREDIT, Exit, Job};
+use crate::broker::Session;
+use crate::broker::publisher::{PublishRequest, Published};
+use crate::failpoint;
+use crate::policy::retry;
+use crate::store::{Batch, Request};
+use crate::task::{Committed, Ticket};
+
+/// Pause after the broker refused a copy.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+
+impl Job {
+    /// Restores the invariants after every event: what may run runs, then record, publish, acknowledge.
+    pub(super) fn settle(&mut self, mut session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+        if self.gate.tick(self.now) {
+            info!("job {}: probing the handler with one message", self.config.name);
+            self.subscriptions.start(self.now);
+        }
+        self.keep_phase();
+        if let Some(session) = session.as_deref_mut() {
+            self.keep_subscribed(session)?;
+        } else {
+            self.keep_linking();
+        }
+        self.judge_released()?;
+        self.dispatch();
+        self.record();
+        self.publish(session.as_deref_mut())?;
+        match session {
+            Some(session) => self.acknowledge(session),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn on_committed(&mut self, committed: &Committed) {
+        self.recording = None;
+        for demanded in self.machine.committed(self.now, committed) {
+            let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
+            self.copies.push_back(copy);
+        }
+    }
+
+    pub(super) fn on_published(&mut self, published: Published) {
+        self.publishing -= 1;
+        match published.result {
+            Ok(()) => {
+                failpoint::hit("after-publish");
+                self.marks.extend(self.machine.forwarded(self.now, published.ticket));
+            }
+            Err(reason) => {
+                let reason = format!("a copy could not be published: {reason}");
+                warn!("job {}: {reason}", self.config.name);
+                self.counters.last_error = Some(reason.clone());
+                self.trouble = Some(reason);
+                self.refused.push(published.ticket);
+                self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
+            }
+        }
+    }
+
+    pub(super) fn owe_copy(&mut self, ticket: Ticket) {
+        if let Some(demanded) = self.machine.demanded(ticket) {
+            self.copies.push_back(retry::copy(&self.facts, ticket, &demanded.task, &demanded.failed));
+        }
+    }
+
+    /// Step 3. One batch at a time: while it is being committed, the next one grows.
+    pub(super) fn record(&mut self) {
+        self.records.append(&mut self.machine.due());
+        if self.recording.is_some() || (self.records.is_empty() && self.marks.is_empty()) {
+            return;
+        }
+        let batch = Batch {
+            job: self.wiring.id,
+            records: std::mem::take(&mut self.records),
+            marks: std::mem::take(&mut self.marks),
+            reply: self.proofs.clone(),
+        };
+        // The recorder's inbox has room for a batch of every job. A recorder that is gone ends the daemon.
+        let sent = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
+        self.recording = sent.then_some(self.now);
+    }
+
+    /// Step 4.
+    pub(super) fn publish(&mut self, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+        if self.refused_until.is_some_and(|until| until <= self.now) {
+            self.refused_until = None;
+            // Most often a queue of the ladder or the dead-letter queue is gone: make sure of them first.
+            if let Some(session) = session {
+                self.declare(session)?;
+            }
+            for ticket in std::mem::take(&mut self.refused) {
+                self.owe_copy(ticket);
+            }
+        }
+        while self.publishing < COPY_CREDIT {
+            let Some(copy) = self.copies.pop_front() else {
+                break;
+            };
+            let ticket = copy.ticket;
+            let request = PublishRequest { copy, reply: self.confirms.clone() };
+            // The publisher's inbox has room for every job's credit; when it is gone, the daemon is ending.
+            if self.wiring.publisher.try_send(request).is_err() {
+                self.refused.push(ticket);
+                self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
+                break;
+            }
+            self.publishing += 1;
+        }
+        Ok(())
+    }
+
+    /// Step 5, and the only place that acknowledges or hands back.
+    pub(super) fn acknowledge(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
+        for tag in self.machine.hand_backs() {
+            session.hand_back(tag).map_err(Exit::Lost)?;
+        }
+        let frames = self.machine.acks(self.now);
+        if frames.is_empty() {
+            return Ok(());
+        }
+        failpoint::hit("before-ack");
+        self.counters.acks += frames.len() as u64;
+        for (queue, frame) in frames {
+            let tag = self.machine.tag(queue, frame.tag);
+            session.ack(tag, frame.multiple).map_err(Exit::Lost)?;
+        }
+        failpoint::hit("after-ack");
+        Ok(())
+    }
+}
