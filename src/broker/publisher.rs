@@ -302,7 +302,10 @@ impl Worker {
     /// The channel or the whole connection is gone.
     fn on_fell(&mut self) {
         if let Some(fall) = self.uplink.fell() {
-            self.complain(fall.error);
+            // Where the broker closed it over a copy, the job hears of that copy and tells it.
+            let level = if fall.blame.is_some() { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "publisher: {}", fall.error);
+            self.last_error = Some(fall.error);
             self.take_back(fall.unconfirmed, fall.blame);
         }
     }
@@ -327,14 +330,11 @@ impl Worker {
         }
     }
 
+    /// The job that hears of it tells it: a full dead-letter queue can refuse hundreds of copies, again and again.
     fn fail(&mut self, order: Order, why: String) {
-        self.complain(why.clone());
+        log::debug!("publisher: {why}");
+        self.last_error = Some(why.clone());
         order.answer(Err(why));
-    }
-
-    fn complain(&mut self, why: String) {
-        log::warn!("publisher: {why}");
-        self.last_error = Some(why);
     }
 
     /// After each event: connect when it is time, and send what may be sent.

@@ -53,7 +53,12 @@ impl Job {
         });
         report::Job {
             state: self.state().to_owned(),
-            reason: self.gate.reason().map(str::to_owned).or_else(|| self.trouble.clone()),
+            reason: self
+                .gate
+                .reason()
+                .map(str::to_owned)
+                .or_else(|| self.trouble.clone())
+                .or_else(|| self.refusal.clone()),
             running: census.running,
             buffered: census.queued + census.held,
             received: counters.received,
@@ -96,7 +101,7 @@ impl Job {
             let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
             format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
         });
-        let trouble = self.trouble.as_ref().map(|trouble| format!("job {name}: {trouble}"));
+        let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
         broken.into_iter().chain(trouble).chain(unconnected).collect()
     }
 
