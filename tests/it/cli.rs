@@ -193,7 +193,7 @@ fn a_publish_that_fails_says_why_in_one_sentence() {
     assert!(unbound.contains("media") && unbound.contains("image.png"), "{unbound}");
     let missing = assert_one_sentence(&daemon.run(&to("missing")), 1);
     assert!(missing.contains("missing"), "{missing}");
-    let no_queue = assert_one_sentence(&daemon.run(&["publish", "nowhere", "--delay", "1s"]), 69);
+    let no_queue = assert_one_sentence(&daemon.run(&["publish", "nowhere", "--delay", "1s"]), 1);
     assert!(no_queue.contains("nowhere"), "{no_queue}");
     let no_file = assert_one_sentence(&daemon.run(&["publish", "work", "/nowhere/body"]), 1);
     assert!(no_file.contains("/nowhere/body"), "{no_file}");
@@ -202,6 +202,10 @@ fn a_publish_that_fails_says_why_in_one_sentence() {
     let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
     assert!(sentence.starts_with("cannot reach RabbitMQ at 127.0.0.1:"), "{sentence}");
     let wrong = vhost.url().replacen("guest:guest", &format!("guest:{SECRET}"), 1);
+    let elsewhere = vhost.url().replacen(vhost.name(), "no-such-vhost", 1);
+    daemon.set_broker(&format!("urls = [\"{elsewhere}\"]"));
+    let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
+    assert!(sentence.contains("virtual host \"no-such-vhost\""), "{sentence}");
     daemon.set_broker(&format!("urls = [\"{wrong}\"]"));
     let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
     assert!(sentence.contains("check user name and password"), "{sentence}");
