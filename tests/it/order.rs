@@ -91,8 +91,8 @@ fn a_strict_job_serves_its_first_queue_first() {
     assert_eq!(gate.order(), expect);
 }
 
-/// With a prefetch that outlasts the broker's round trip on a busy machine: a queue gets no turns for messages that are
-/// still on their way.
+/// With a prefetch that outlasts the pauses of a broker on a busy machine: a queue gets turns only for what is here, and
+/// catches up a few turns only.
 #[test]
 fn weights_are_shares_of_the_runs() {
     const RUNS: usize = 1000;
@@ -102,7 +102,7 @@ fn weights_are_shares_of_the_runs() {
     let queues: String =
         WEIGHTS.iter().map(|weight| format!("{{ name = \"w{weight}\", weight = {weight} }}, ")).collect();
     let job = format!(
-        "[jobs.work]\nqueues = [{queues}]\nconcurrency = 4\nprefetch = 32\nhandler.command = {}\n",
+        "[jobs.work]\nqueues = [{queues}]\nconcurrency = 4\nprefetch = 200\nhandler.command = {}\n",
         gate.journal.command()
     );
     let mut daemon = Daemon::new(&vhost, &job);
