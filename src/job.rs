@@ -189,6 +189,8 @@ struct Job {
     publishing: usize,
     refused: Vec<Ticket>,
     refused_until: Option<Instant>,
+    /// Why copies are refused, for `status`; until none is left.
+    refusal: Option<String>,
     confirms: Sender<Published>,
     published: Receiver<Published>,
 
@@ -244,6 +246,7 @@ impl Job {
             publishing: 0,
             refused: Vec::new(),
             refused_until: None,
+            refusal: None,
             confirms,
             published,
             counters: Counters::default(),

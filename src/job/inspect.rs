@@ -53,7 +53,12 @@ impl Job {
         });
         report::Job {
             state: self.state().to_owned(),
-            reason: self.gate.reason().map(str::to_owned).or_else(|| self.trouble.clone()),
+            reason: self
+                .gate
+                .reason()
+                .map(str::to_owned)
+                .or_else(|| self.trouble.clone())
+                .or_else(|| self.refusal.clone()),
             running: census.running,
             buffered: census.queued + census.held,
             received: counters.received,
@@ -96,7 +101,7 @@ impl Job {
             let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
             format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
         });
-        let trouble = self.trouble.as_ref().map(|trouble| format!("job {name}: {trouble}"));
+        let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
         broken.into_iter().chain(trouble).chain(unconnected).collect()
     }
 
@@ -127,8 +132,10 @@ impl Job {
         if !idle || self.last_delivery.elapsed() < QUIET {
             return Ok(false);
         }
-        // From the longest delay down, the way that the messages take.
-        let ladder = LADDER_QUEUES.iter().rev().map(|name| (*name).to_owned());
+        // Asking for a queue that is missing costs a channel and a line in the broker's log; all of the ladder's stand
+        // together. From the longest delay down, the way that the messages take.
+        let stands = session.counts(LADDER_QUEUES[0]).map_err(Exit::Lost)?.is_some();
+        let ladder = LADDER_QUEUES.iter().rev().filter(|_| stands).map(|name| (*name).to_owned());
         let names: Vec<String> = ladder.chain(self.config.queues.iter().map(|queue| queue.name.to_string())).collect();
         for name in names {
             let counts = session.counts(&name).map_err(Exit::Lost)?;

@@ -52,12 +52,18 @@ impl Job {
             Ok(()) => {
                 failpoint::hit("after-publish");
                 self.marks.extend(self.machine.forwarded(self.now, published.ticket));
+                if self.publishing == 0 && self.copies.is_empty() && self.refused.is_empty() {
+                    self.refusal = None;
+                }
             }
             Err(reason) => {
                 let reason = format!("a copy could not be published: {reason}");
-                warn!("job {}: {reason}", self.config.name);
+                // One line when it begins, not one for every copy and every try.
+                if self.refusal.as_ref() != Some(&reason) {
+                    warn!("job {}: {reason}; trying again", self.config.name);
+                }
                 self.counters.last_error = Some(reason.clone());
-                self.trouble = Some(reason);
+                self.refusal = Some(reason);
                 self.refused.push(published.ticket);
                 self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
             }

@@ -5,11 +5,15 @@ mod support;
 
 mod acks;
 mod amqp;
+mod broken;
+mod cli;
 mod crash;
 mod failpoints;
 mod failures;
 mod hostile;
+mod lifecycle;
 mod once;
 mod order;
 mod scene;
 mod tools;
+mod topology;
