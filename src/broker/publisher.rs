@@ -122,6 +122,7 @@ pub fn spawn(
         backlog: VecDeque::new(),
         alone: false,
         last_error: None,
+        trouble: None,
         unneeded: false,
         deadline: None,
     };
@@ -162,6 +163,8 @@ struct Worker {
     /// A suspect is under way, and nothing else may be.
     alone: bool,
     last_error: Option<String>,
+    /// Why there is no connection, as it was told last.
+    trouble: Option<String>,
     /// All that could send requests are gone.
     unneeded: bool,
     /// Set once the publisher is to stop.
@@ -282,15 +285,27 @@ impl Worker {
     }
 
     fn on_opened(&mut self, opened: Result<Line<Order>, BrokerError>) {
-        if let Err(error) = self.uplink.opened(opened) {
-            self.complain(error.to_string());
+        match self.uplink.opened(opened) {
+            Ok(()) => self.trouble = None,
+            Err(error) => {
+                let why = error.to_string();
+                // One line when it begins, not one for every try.
+                if self.trouble.as_ref() != Some(&why) {
+                    log::warn!("publisher: {why}; trying again");
+                }
+                self.trouble = Some(why.clone());
+                self.last_error = Some(why);
+            }
         }
     }
 
     /// The channel or the whole connection is gone.
     fn on_fell(&mut self) {
         if let Some(fall) = self.uplink.fell() {
-            self.complain(fall.error);
+            // Where the broker closed it over a copy, the job hears of that copy and tells it.
+            let level = if fall.blame.is_some() { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "publisher: {}", fall.error);
+            self.last_error = Some(fall.error);
             self.take_back(fall.unconfirmed, fall.blame);
         }
     }
@@ -315,14 +330,11 @@ impl Worker {
         }
     }
 
+    /// The job that hears of it tells it: a full dead-letter queue can refuse hundreds of copies, again and again.
     fn fail(&mut self, order: Order, why: String) {
-        self.complain(why.clone());
+        log::debug!("publisher: {why}");
+        self.last_error = Some(why.clone());
         order.answer(Err(why));
-    }
-
-    fn complain(&mut self, why: String) {
-        log::warn!("publisher: {why}");
-        self.last_error = Some(why);
     }
 
     /// After each event: connect when it is time, and send what may be sent.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::broker::oneshot::{self, PublishError};
-use crate::broker::{Body, Outgoing};
+use crate::broker::{Body, BrokerError, Outgoing};
 use crate::cli::{Exit, Failure, Publish};
 use crate::config::Config;
 use crate::policy::topology;
@@ -28,11 +28,11 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
     });
     if args.delay.is_some() {
         let declared = oneshot::declare(&config.broker, &topology::delay_steps(&queue));
-        declared.map_err(|error| Failure::new(Exit::NoBroker, error.to_string()))?;
+        declared.map_err(|error| Failure::new(exit(&error), error.to_string()))?;
     }
     let confirmed = oneshot::publish_all(&config.broker, messages).map_err(|error| {
-        let exit = match error {
-            PublishError::Broker(_) => Exit::NoBroker,
+        let exit = match &error {
+            PublishError::Broker(error) => exit(error),
             PublishError::Refused { .. } | PublishError::Stalled { .. } => Exit::Failed,
         };
         Failure::new(exit, error.to_string())
@@ -41,6 +41,17 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
     let printed = writeln!(out, "{confirmed} message{plural} confirmed");
     printed.map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
     Ok(Exit::Done)
+}
+
+/// A queue that is missing is the caller's affair; everything else is the broker's.
+fn exit(error: &BrokerError) -> Exit {
+    match error {
+        BrokerError::Topology { .. } => Exit::Failed,
+        BrokerError::Unreachable { .. }
+        | BrokerError::Refused { .. }
+        | BrokerError::Lost { .. }
+        | BrokerError::PasswordFile { .. } => Exit::NoBroker,
+    }
 }
 
 fn properties(args: &Publish, n: u64) -> Properties {

@@ -57,7 +57,8 @@ impl Job {
                 .gate
                 .reason()
                 .map(str::to_owned)
-                .or_else(|| self.trouble.clone().or(self.copy_trouble.clone())),
+                .or_else(|| self.trouble.clone())
+                .or_else(|| self.refusal.clone()),
             running: census.running,
             buffered: census.queued + census.held,
             received: counters.received,
@@ -100,8 +101,7 @@ impl Job {
             let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
             format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
         });
-        let troubles = [&self.trouble, &self.copy_trouble].into_iter().flatten();
-        let trouble = troubles.map(|trouble| format!("job {name}: {trouble}"));
+        let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
         broken.into_iter().chain(trouble).chain(unconnected).collect()
     }
 
@@ -132,8 +132,10 @@ impl Job {
         if !idle || self.last_delivery.elapsed() < QUIET {
             return Ok(false);
         }
-        // From the longest delay down, the way that the messages take.
-        let ladder = LADDER_QUEUES.iter().rev().map(|name| (*name).to_owned());
+        // Asking for a queue that is missing costs a channel and a line in the broker's log; all of the ladder's stand
+        // together. From the longest delay down, the way that the messages take.
+        let stands = session.counts(LADDER_QUEUES[0]).map_err(Exit::Lost)?.is_some();
+        let ladder = LADDER_QUEUES.iter().rev().filter(|_| stands).map(|name| (*name).to_owned());
         let names: Vec<String> = ladder.chain(self.config.queues.iter().map(|queue| queue.name.to_string())).collect();
         for name in names {
             let counts = session.counts(&name).map_err(Exit::Lost)?;

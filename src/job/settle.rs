@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{COPY_CREDIT, Exit, Job};
+use super::{COPY_CREDIT, DEAF, Exit, Job};
 use crate::broker::Session;
 use crate::broker::publisher::{PublishRequest, Published};
 use crate::failpoint;
@@ -39,7 +39,7 @@ impl Job {
     }
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
-        self.recording = None;
+        self.recording = false;
         for demanded in self.machine.committed(self.now, committed) {
             let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
             self.copies.push_back(copy);
@@ -52,18 +52,18 @@ impl Job {
             Ok(()) => {
                 failpoint::hit("after-publish");
                 self.marks.extend(self.machine.forwarded(self.now, published.ticket));
-                if self.refused.is_empty() {
-                    self.copy_trouble = None;
+                if self.publishing == 0 && self.copies.is_empty() && self.refused.is_empty() {
+                    self.refusal = None;
                 }
             }
             Err(reason) => {
                 let reason = format!("a copy could not be published: {reason}");
                 // One line when it begins, not one for every copy and every try.
-                if self.copy_trouble.is_none() {
+                if self.refusal.as_ref() != Some(&reason) {
                     warn!("job {}: {reason}; trying again", self.config.name);
                 }
                 self.counters.last_error = Some(reason.clone());
-                self.copy_trouble = Some(reason);
+                self.refusal = Some(reason);
                 self.refused.push(published.ticket);
                 self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
             }
@@ -78,8 +78,12 @@ impl Job {
 
     /// Step 3. One batch at a time: while it is being committed, the next one grows.
     pub(super) fn record(&mut self) {
-        self.records.append(&mut self.machine.due());
-        if self.recording.is_some() || (self.records.is_empty() && self.marks.is_empty()) {
+        let due = self.machine.due();
+        for key in due.iter().filter_map(|record| record.key.as_ref()) {
+            self.wiring.reader.expect(key);
+        }
+        self.records.extend(due);
+        if self.recording || (self.records.is_empty() && self.marks.is_empty()) {
             return;
         }
         let batch = Batch {
@@ -89,8 +93,8 @@ impl Job {
             reply: self.proofs.clone(),
         };
         // The recorder's inbox has room for a batch of every job. A recorder that is gone ends the daemon.
-        let sent = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
-        self.recording = sent.then_some(self.now);
+        self.recording = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
+        self.deaf_until = self.now + DEAF;
     }
 
     /// Step 4.

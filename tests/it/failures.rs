@@ -305,7 +305,7 @@ fn a_dead_letter_that_is_moved_back_goes_on_with_a_fresh_budget() {
 
     // Twice, as a clumsy operator does it: the second copy is a duplicate, while it runs and after it is done.
     fs::write(&mended, "").expect("the folder is writable");
-    let twin = (letter.body.clone(), letter.properties.clone());
+    let twin = (letter.body.clone(), letter.properties);
     vhost.publish_all("work", [twin.clone(), twin.clone()]);
     daemon.wait_until("it is done", DAEMON_TIMEOUT, |daemon| {
         daemon.counter("work", "done") == 1 && daemon.counter("work", "duplicates") == 1

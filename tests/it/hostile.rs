@@ -70,7 +70,7 @@ fn odd_properties() -> Vec<Case> {
         .with_type_(longest.clone())
         .with_app_id(longest)
         .with_timestamp(u64::MAX)
-        .with_delivery_mode(255)
+        .with_delivery_mode(1)
         .with_priority(255);
     vec![
         case("an odd id", "", with_id(&odd_id), End::Done),
@@ -92,7 +92,7 @@ fn every_type() -> Vec<(&'static str, AmqpValue)> {
         ("i32", AmqpValue::LongInt(i32::MIN)),
         ("u32", AmqpValue::LongUInt(u32::MAX)),
         ("i64", AmqpValue::LongLongInt(i64::MIN)),
-        ("f32", AmqpValue::Float(f32::INFINITY)),
+        ("f32", AmqpValue::Float(f32::MIN)),
         ("f64", AmqpValue::Double(-0.0)),
         ("decimal", AmqpValue::DecimalValue(DecimalValue { scale: 255, value: u32::MAX })),
         ("text", long_text("NUL \0, escape \u{1b}, newline \n, quote \"")),
@@ -197,6 +197,14 @@ fn odd_messages_end_done_or_dead_and_the_next_one_is_handled() {
     assert_eq!(status["broker"]["reconnects"], 0, "no case costs the connection");
     assert!(daemon.terminate().success());
     assert_eq!(vhost.ready("work"), Some(0));
+    assert_plain(&daemon.log());
+}
+
+/// Nothing that a terminal would obey, or that would look like a line of the daemon's own.
+fn assert_plain(text: &str) {
+    let odd = text.lines().find(|line| line.contains(|char: char| char.is_control()));
+    assert_eq!(odd, None);
+    assert!(!text.lines().any(|line| line.starts_with('\'')), "a message id began a line of its own");
 }
 
 /// The same messages, each failing twice: its copies go through the ladder and into the dead-letter queue.
@@ -225,6 +233,8 @@ fn odd_messages_that_fail_are_copied_whole() {
         let letter = letters.swap_remove(at.unwrap_or_else(|| panic!("{:?} is lost", case.name)));
         check_copy(&case, &letter);
     }
+    assert_plain(&daemon.log());
+    assert_plain(&String::from_utf8_lossy(&daemon.run(&["status"]).stdout));
     assert_eq!(vhost.ready("work"), Some(0));
 }
 

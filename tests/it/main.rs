@@ -5,14 +5,18 @@ mod support;
 
 mod acks;
 mod amqp;
+mod broken;
+mod cli;
 mod crash;
 mod deleted;
 mod failpoints;
 mod failures;
 mod hostile;
+mod lifecycle;
 mod once;
 mod order;
 mod outage;
 mod scene;
 mod second;
 mod tools;
+mod topology;
