@@ -10,6 +10,7 @@
 //! | | [`InFlight::due`] | records to commit |
 //! | records are durable | [`InFlight::committed`] | copies to publish |
 //! | a copy is confirmed | [`InFlight::forwarded`] | a mark in the store |
+//! | that mark is durable | [`InFlight::marked`] | nothing |
 //! | | [`InFlight::acks`] | ack frames |
 //! | | [`InFlight::hand_backs`] | nacks |
 //! | the connection is gone | [`InFlight::disconnected`] | nothing |
@@ -17,7 +18,7 @@
 //! The order record, publish, acknowledge (promise P2) follows from the stages of an entry: a tag is settled only by
 //! `committed` of a success and by `forwarded` of a failure, and `committed` asks for a value that only the store makes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,8 @@ pub struct InFlight {
     windows: Vec<AckWindow>,
     entries: HashMap<Ticket, Entry>,
     by_key: HashMap<MessageKey, Ticket>,
+    /// Attempts whose copy is confirmed, which the store does not know yet.
+    unmarked: HashSet<(MessageKey, u32)>,
     census: Census,
     finished: Vec<Ticket>,
     hand_backs: Vec<DeliveryTag>,
@@ -165,6 +168,7 @@ impl InFlight {
             windows: (0..queues).map(|_| AckWindow::default()).collect(),
             entries: HashMap::new(),
             by_key: HashMap::new(),
+            unmarked: HashSet::new(),
             census: Census::default(),
             finished: Vec::new(),
             hand_backs: Vec::new(),
@@ -196,6 +200,11 @@ impl InFlight {
     fn judge(&mut self, now: Instant, tag: DeliveryTag, task: Arc<Task>, known: Option<&Recorded>) -> Arrived {
         let failed = match known {
             Some(Recorded::Done | Recorded::Forwarded) => {
+                self.settle(now, tag);
+                return Arrived::Duplicate;
+            }
+            // Its delivery was lost in a reconnect and its copy confirmed meanwhile, and it is back before the mark of that.
+            Some(Recorded::Failed(_)) if self.is_unmarked(&task) => {
                 self.settle(now, tag);
                 return Arrived::Duplicate;
             }
@@ -331,7 +340,21 @@ impl InFlight {
         for tag in entry.tags {
             self.settle(now, tag);
         }
-        entry.task.key.clone().map(|key| Mark { key, attempt: entry.task.attempt })
+        let key = entry.task.key.clone()?;
+        self.unmarked.insert((key.clone(), entry.task.attempt));
+        Some(Mark { key, attempt: entry.task.attempt })
+    }
+
+    /// These marks are durable: from here on the store knows what they say.
+    pub fn marked(&mut self, marks: Vec<Mark>) {
+        for Mark { key, attempt } in marks {
+            self.unmarked.remove(&(key, attempt));
+        }
+    }
+
+    fn is_unmarked(&self, task: &Task) -> bool {
+        !self.unmarked.is_empty()
+            && task.key.as_ref().is_some_and(|key| self.unmarked.contains(&(key.clone(), task.attempt)))
     }
 
     /// Held deliveries whose time has come; each goes to [`InFlight::judge_again`].
