@@ -18,6 +18,8 @@
 //! The order record, publish, acknowledge (promise P2) follows from the stages of an entry: a tag is settled only by
 //! `committed` of a success and by `forwarded` of a failure, and `committed` asks for a value that only the store makes.
 
+mod census;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +28,7 @@ use super::ack::{AckFrame, AckWindow};
 use crate::task::{
     Committed, DeliveryTag, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis,
 };
+pub use census::Census;
 
 /// When acks are sent; see `[jobs.NAME.ack]`.
 #[derive(Debug, Clone, Copy)]
@@ -91,30 +94,6 @@ pub struct Released {
     pub tag: DeliveryTag,
     /// Its task.
     pub task: Arc<Task>,
-}
-
-/// Entries by what they wait for; the parts of "in flight".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
-    /// For a worker.
-    pub queued: usize,
-    /// For the handler.
-    pub running: usize,
-    /// For the commit of their record.
-    pub recording: usize,
-    /// For the confirm of their copy.
-    pub forwarding: usize,
-    /// For another attempt of their key.
-    pub held: usize,
-    /// Settled deliveries that wait for their ack.
-    pub acking: usize,
-}
-
-impl Census {
-    /// Whether nothing is in flight.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// See the module's documentation.
@@ -447,22 +426,5 @@ impl InFlight {
         self.census.held -= entry.held.len();
         self.released.append(&mut entry.held);
         entry
-    }
-}
-
-impl Census {
-    fn count(&mut self, stage: &Stage) -> &mut usize {
-        match stage {
-            Stage::Queued => &mut self.queued,
-            Stage::Running => &mut self.running,
-            Stage::Finished(..) | Stage::Recording(_) => &mut self.recording,
-            Stage::Forwarding(_) => &mut self.forwarding,
-        }
-    }
-
-    fn shift(&mut self, stage: &mut Stage, to: Stage) {
-        *self.count(stage) -= 1;
-        *stage = to;
-        *self.count(stage) += 1;
     }
 }
