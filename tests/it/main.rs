@@ -17,6 +17,5 @@ mod once;
 mod order;
 mod outage;
 mod scene;
-mod second;
 mod tools;
 mod topology;
