@@ -124,7 +124,9 @@ fn status_exits_with_what_it_says() {
     assert_eq!(status["pid"], daemon.pid().expect("it runs"));
     assert_eq!(status["broker"]["server"], "RabbitMQ 3.10.8");
     assert_eq!(status["broker"]["vhost"], vhost.name());
-    assert_eq!(status["jobs"]["work"]["queues"]["work"]["consumers"], 1);
+    daemon.wait_until("our consumer is counted", DAEMON_TIMEOUT, |daemon| {
+        daemon.status().is_some_and(|status| status["jobs"]["work"]["queues"]["work"]["consumers"] == 1)
+    });
 
     daemon.kill9();
     assert_one_sentence(&daemon.run(&["status"]), 3);
@@ -283,7 +285,7 @@ fn a_wrong_password_is_told_once_and_the_right_one_needs_no_restart() {
     daemon.set_broker(&broker);
     daemon.env("RUST_LOG", "trace");
     daemon.spawn(&[]);
-    check_failing(&mut daemon, "check user name and password", 5);
+    check_failing(&mut daemon, "check user name and password", 4);
     fs::remove_file(&file).expect("it is there");
     daemon.wait_until("a missing file is told", DAEMON_TIMEOUT, |daemon| {
         lines(daemon, "WARN", "cannot read the password file") == 2
