@@ -200,7 +200,7 @@ struct Job {
     wait_time: Durations,
     counts: inspect::Counted,
     last_delivery: Instant,
-    /// What is wrong with the broker or the topology, for `status`.
+    /// What is wrong with the broker or the topology, for `status`; until a queue is consumed.
     trouble: Option<String>,
 
     /// The time of this turn of the loop. Read once, when the wait ends: a clock read for each message would cost more
