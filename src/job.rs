@@ -45,8 +45,8 @@ use workers::{Finished, Workers};
 
 /// The loop wakes at least this often, to say that it lives.
 const TICK: Duration = Duration::from_secs(1);
-/// The longest that deliveries are left alone for the sake of a commit.
-const DEAF: Duration = Duration::from_millis(20);
+/// How long deliveries are left alone while a batch is being committed: short against a commit, long against a message.
+const DEAF: Duration = Duration::from_millis(2);
 /// Copies that one job may have at the publisher; the reply channel has room for all of them.
 pub const COPY_CREDIT: usize = 256;
 
@@ -175,10 +175,12 @@ struct Job {
     subscriptions: Subscriptions,
     linking: Linking,
 
-    /// What the next batch for the recorder will hold, and since when one is under way.
+    /// What the next batch for the recorder will hold, and whether one is under way.
     records: Vec<Record>,
     marks: Vec<Mark>,
-    recording: Option<Instant>,
+    recording: bool,
+    /// Until then deliveries may be left alone; see [`Job::listens`].
+    deaf_until: Instant,
     proofs: Sender<Committed>,
     committed: Receiver<Committed>,
 
@@ -198,7 +200,7 @@ struct Job {
     wait_time: Durations,
     counts: inspect::Counted,
     last_delivery: Instant,
-    /// What is wrong with the broker or the topology, for `status`.
+    /// What is wrong with the broker or the topology, for `status`; until a queue is consumed.
     trouble: Option<String>,
 
     /// The time of this turn of the loop. Read once, when the wait ends: a clock read for each message would cost more
@@ -236,7 +238,8 @@ impl Job {
             linking: Linking::new(&wiring.broker),
             records: Vec::new(),
             marks: Vec::new(),
-            recording: None,
+            recording: false,
+            deaf_until: now,
             proofs,
             committed,
             copies: VecDeque::new(),
@@ -329,14 +332,14 @@ impl Job {
     }
 
     /// Whether deliveries are looked at now. While a batch is being committed and no worker waits for a task, they can
-    /// wait too: then the next turn takes all of them in one go, with one read transaction and one batch. That halves
-    /// the cost of a message in a full flow. A commit that takes long does not keep us from hearing that the session died.
+    /// wait a moment too: then many are taken in one go, with one wake-up, one read transaction and one next batch. That
+    /// halves the cost of a message in a full flow.
     fn listens(&self) -> bool {
         let idle = match self.config.handler {
             config::Handler::Discard => false,
             config::Handler::Command(_) => self.busy() < self.config.concurrency,
         };
-        idle || self.recording.is_none_or(|since| since.elapsed() >= DEAF)
+        idle || !self.recording || self.now >= self.deaf_until
     }
 
     /// When something is due that no message announces.
@@ -349,8 +352,8 @@ impl Job {
         let only_connected =
             if connected { [self.machine.ack_deadline(), self.subscriptions.deadline()] } else { [None, None] };
         let link = if self.phase == Phase::Working && !connected { self.linking.deadline() } else { None };
-        let commit = self.recording.map(|since| since + DEAF).filter(|at| *at > now);
-        let always = [Some(now + TICK), commit, drain, link, self.gate.deadline(), self.refused_until];
+        let deaf = Some(self.deaf_until).filter(|at| connected && self.recording && *at > now);
+        let always = [Some(now + TICK), deaf, drain, link, self.gate.deadline(), self.refused_until];
         // A deadline that has passed and changed nothing must not make the loop spin: it waits at least a millisecond.
         let soonest = always.into_iter().chain(only_connected).flatten().min();
         soonest.map_or(now + TICK, |at| at.max(now + Duration::from_millis(1)))

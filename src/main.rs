@@ -72,7 +72,7 @@ fn check(path: &std::path::Path, format: Format, out: &mut dyn std::io::Write) -
     }
 }
 
-/// Colour for terminals, unless `NO_COLOR` (https://no-color.org) is set.
+/// Colour for terminals, unless `NO_COLOR` (<https://no-color.org>) is set.
 fn has_color(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

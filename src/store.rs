@@ -3,6 +3,7 @@
 //! One process owns a store at a time, and in it one thread writes: the recorder. Every job thread has a read-only
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
+mod filter;
 mod migrate;
 mod reader;
 mod recorder;
@@ -128,6 +129,9 @@ impl Store {
 
 /// The pragmas, each with its reason.
 fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    // Kept small, because most keys are random: each record then dirties a page of its own, and the WAL takes whole
+    // pages. Only a new file takes this.
+    connection.pragma_update(None, "page_size", 1024)?;
     // Readers and the writer do not wait for each other.
     connection.pragma_update(None, "journal_mode", "wal")?;
     // FULL syncs the WAL at each commit: a record that was acknowledged survives a power cut.
@@ -137,7 +141,7 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
     // Random keys dirty many pages; a larger WAL folds more changes of a page into one write of it.
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 16000)?;
     // After a burst the WAL file shrinks again.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // Kibibytes of page cache.

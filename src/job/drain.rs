@@ -27,7 +27,7 @@ impl Job {
         };
         let census = self.machine.census();
         let works = census.queued + census.running + census.recording;
-        let recorded = works == 0 && self.recording.is_none() && self.records.is_empty() && self.marks.is_empty();
+        let recorded = works == 0 && !self.recording && self.records.is_empty() && self.marks.is_empty();
         // A copy that cannot be published by the deadline stays owed: its message goes back to its queue, and the
         // record makes the next start publish it.
         let forwarded = census.forwarding == 0 || self.now >= until;

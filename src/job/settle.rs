@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{COPY_CREDIT, Exit, Job};
+use super::{COPY_CREDIT, DEAF, Exit, Job};
 use crate::broker::Session;
 use crate::broker::publisher::{PublishRequest, Published};
 use crate::failpoint;
@@ -39,7 +39,7 @@ impl Job {
     }
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
-        self.recording = None;
+        self.recording = false;
         for demanded in self.machine.committed(self.now, committed) {
             let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
             self.copies.push_back(copy);
@@ -78,8 +78,12 @@ impl Job {
 
     /// Step 3. One batch at a time: while it is being committed, the next one grows.
     pub(super) fn record(&mut self) {
-        self.records.append(&mut self.machine.due());
-        if self.recording.is_some() || (self.records.is_empty() && self.marks.is_empty()) {
+        let due = self.machine.due();
+        for key in due.iter().filter_map(|record| record.key.as_ref()) {
+            self.wiring.reader.expect(key);
+        }
+        self.records.extend(due);
+        if self.recording || (self.records.is_empty() && self.marks.is_empty()) {
             return;
         }
         let batch = Batch {
@@ -89,8 +93,8 @@ impl Job {
             reply: self.proofs.clone(),
         };
         // The recorder's inbox has room for a batch of every job. A recorder that is gone ends the daemon.
-        let sent = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
-        self.recording = sent.then_some(self.now);
+        self.recording = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
+        self.deaf_until = self.now + DEAF;
     }
 
     /// Step 4.

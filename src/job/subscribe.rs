@@ -25,13 +25,15 @@ struct Subscription {
     backoff: Backoff,
     /// Not before then; `None` while consuming or without a session.
     due: Option<Instant>,
+    /// The queue and its bindings may not be what we declared.
+    doubtful: bool,
 }
 
 impl Subscriptions {
     /// None yet.
     pub fn new(queues: usize, reconnect: config::Backoff) -> Self {
         let backoff = Backoff::new(reconnect.initial, reconnect.max);
-        let queues = (0..queues).map(|_| Subscription { backoff: backoff.clone(), due: None });
+        let queues = (0..queues).map(|_| Subscription { backoff: backoff.clone(), due: None, doubtful: false });
         Self { queues: queues.collect(), renew: false }
     }
 
@@ -91,30 +93,39 @@ impl Job {
     }
 
     fn subscribe(&mut self, session: &mut Session<'_>, queue: QueueIndex, prefetch: u16) -> Result<(), Exit> {
-        match session.subscribe(queue, prefetch) {
+        match self.declare_again(session, queue).and_then(|()| session.subscribe(queue, prefetch)) {
             Ok(()) => {
-                self.subscriptions.queues[queue].due = None;
-                self.subscriptions.queues[queue].backoff.reset();
+                let subscription = &mut self.subscriptions.queues[queue];
+                (subscription.due, subscription.doubtful) = (None, false);
+                subscription.backoff.reset();
                 self.forget_trouble();
                 Ok(())
             }
             Err(error @ BrokerError::Topology { .. }) => {
-                // The queue is gone: make it again if we may, then come back.
                 self.tell_trouble(&error);
+                self.subscriptions.queues[queue].doubtful = true;
                 self.subscriptions.fail(queue);
-                match self.declare(session) {
-                    Err(Exit::Lost(BrokerError::Topology { .. })) | Ok(()) => Ok(()),
-                    Err(exit) => Err(exit),
-                }
+                Ok(())
             }
             Err(error) => Err(Exit::Lost(error)),
+        }
+    }
+
+    /// A queue whose consumer ended may be gone, or be another one of the same name that lacks our bindings: it would be
+    /// consumed, but every retry would be lost at the end of its delay.
+    fn declare_again(&self, session: &mut Session<'_>, queue: QueueIndex) -> Result<(), BrokerError> {
+        if self.subscriptions.queues[queue].doubtful {
+            session.declare(&topology::job_steps(&self.config))
+        } else {
+            Ok(())
         }
     }
 
     /// The broker ended a consumer: the queue was deleted, or its leader moved. That is normal life.
     pub(super) fn on_cancelled(&mut self, queue: QueueIndex) {
         warn!("job {}: the broker ended the consumer of {}", self.config.name, queue_name(&self.config, queue));
-        self.subscriptions.queues[queue].due = Some(Instant::now());
+        let subscription = &mut self.subscriptions.queues[queue];
+        (subscription.due, subscription.doubtful) = (Some(Instant::now()), true);
     }
 
     pub(super) fn unsubscribe_all(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {

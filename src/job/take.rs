@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Exit, Job, Phase};
+use super::{DEAF, Exit, Job, Phase};
 use crate::broker::{Incoming, Session};
 use crate::config;
 use crate::policy::arrive;
@@ -12,7 +12,7 @@ use crate::policy::retry;
 use crate::task::{DeliveryTag, Failure, Recorded, Task};
 
 /// Deliveries taken in one go: they share one read transaction of the store.
-const TAKE: usize = 256;
+const TAKE: usize = 1024;
 
 /// A delivery on its way into the machine, with the reason if it can never run.
 type Arriving = (DeliveryTag, Arc<Task>, Option<Failure>);
@@ -20,6 +20,7 @@ type Arriving = (DeliveryTag, Arc<Task>, Option<Failure>);
 impl Job {
     /// Takes what the session has, fairly over its queues.
     pub(super) fn on_session(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
+        self.deaf_until = self.now + DEAF;
         for queue in 0..self.config.queues.len() {
             let mut arrivals = Vec::new();
             while arrivals.len() < TAKE {

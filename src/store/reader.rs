@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::filter::KeyFilter;
 use super::{JobId, StoreError, recorder};
 use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Recorded, UnixMillis};
 
@@ -13,6 +14,8 @@ use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Record
 pub struct Reader {
     connection: Connection,
     job: JobId,
+    /// Every key of the job that is in the store or on its way there.
+    keys: KeyFilter,
 }
 
 impl Reader {
@@ -21,30 +24,48 @@ impl Reader {
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(Duration::from_secs(10))?;
-            Ok(connection)
+            let keys = stored_keys(&connection, job)?;
+            Ok(Self { connection, job, keys })
         };
         match open() {
-            Ok(connection) => Ok(Self { connection, job }),
+            Ok(reader) => Ok(reader),
             Err(error) => Err(StoreError::sqlite("open for reading", &error)),
         }
+    }
+
+    /// Must be told of each key before its record goes to the recorder.
+    pub fn expect(&mut self, key: &MessageKey) {
+        self.keys.insert(key);
     }
 
     /// What is recorded of each key and attempt, in order: `None` where nothing forbids a run.
     ///
     /// One read transaction serves all of them: it costs two system calls, and alone they would cost as much as a
-    /// look-up.
+    /// look-up. Keys that are new beyond doubt need none.
     pub fn look_up<'k>(
         &self,
         keys: impl IntoIterator<Item = (&'k MessageKey, u32)>,
     ) -> Result<Vec<Option<Recorded>>, StoreError> {
-        let look_up = || {
-            let snapshot = self.connection.unchecked_transaction()?;
-            let found: rusqlite::Result<Vec<_>> =
-                keys.into_iter().map(|(key, attempt)| self.one(key, attempt)).collect();
-            snapshot.finish()?;
-            found
-        };
-        look_up().map_err(|error| StoreError::sqlite("look up a key", &error))
+        let mut found = Vec::new();
+        let mut asked = Vec::new();
+        for (key, attempt) in keys {
+            if self.keys.may_hold(key) {
+                asked.push((found.len(), key, attempt));
+            }
+            found.push(None);
+        }
+        if !asked.is_empty() {
+            self.ask(&asked, &mut found).map_err(|error| StoreError::sqlite("look up a key", &error))?;
+        }
+        Ok(found)
+    }
+
+    fn ask(&self, asked: &[(usize, &MessageKey, u32)], found: &mut [Option<Recorded>]) -> rusqlite::Result<()> {
+        let snapshot = self.connection.unchecked_transaction()?;
+        for (index, key, attempt) in asked {
+            found[*index] = self.one(key, *attempt)?;
+        }
+        snapshot.finish()
     }
 
     fn one(&self, key: &MessageKey, attempt: u32) -> rusqlite::Result<Option<Recorded>> {
@@ -81,4 +102,15 @@ impl Reader {
             Ok(FailedAttempt { failure: Failure { class, error: row.get(1)? }, demand, at })
         })
     }
+}
+
+/// All keys of a job: one pass over its part of the tree.
+fn stored_keys(connection: &Connection, job: JobId) -> rusqlite::Result<KeyFilter> {
+    let mut keys = KeyFilter::default();
+    let mut select = connection.prepare("SELECT key FROM records WHERE job = ?1")?;
+    let mut rows = select.query([job.0])?;
+    while let Some(row) = rows.next()? {
+        keys.insert(&MessageKey::from_bytes(row.get_ref(0)?.as_blob()?));
+    }
+    Ok(keys)
 }

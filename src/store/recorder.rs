@@ -400,12 +400,16 @@ mod tests {
             .unwrap()
         }
 
-        fn recorder(&self) -> (Recorder, JobId, super::super::Reader) {
+        /// A reader that starts now: it knows the keys that are there.
+        fn reader(&self, job: JobId) -> super::super::Reader {
+            super::super::Reader::open(&self.folder.path().join("warrend.db"), job).unwrap()
+        }
+
+        fn recorder(&self) -> (Recorder, JobId) {
             let store = self.store();
             let job = store.job_id("j").unwrap();
-            let reader = store.reader(job).unwrap();
             let retention = BTreeMap::from([(job, Duration::from_secs(60))]);
-            (Recorder::spawn(store, retention, || {}, ()).unwrap(), job, reader)
+            (Recorder::spawn(store, retention, || {}, ()).unwrap(), job)
         }
     }
 
@@ -440,7 +444,7 @@ mod tests {
     #[test]
     fn what_is_committed_is_found_by_any_reader() {
         let bench = Bench::new();
-        let (recorder, job, reader) = bench.recorder();
+        let (recorder, job) = bench.recorder();
         let mut retry = failed(Demand::Retry { delay: Duration::from_secs(9) });
         let records = vec![
             record(1, "done", 2, Recorded::Done),
@@ -450,37 +454,52 @@ mod tests {
         retry.at = records[1].at;
         assert_eq!(commit(&recorder, job, records, Vec::new()), [Ticket(1), Ticket(2), Ticket(3)]);
         let keys = ["done", "retry", "dead", "new"].map(key);
-        let found = reader.look_up(keys.iter().map(|key| (key, 1))).unwrap();
+        let found = bench.reader(job).look_up(keys.iter().map(|key| (key, 1))).unwrap();
         assert_eq!(found[0], Some(Recorded::Done), "done at any attempt is done");
         assert_eq!(found[1], Some(Recorded::Failed(retry)));
         assert!(matches!(&found[2], Some(Recorded::Failed(failed)) if failed.demand == Demand::Dead));
         assert_eq!(found[3], None);
-        assert_eq!(reader.look_up([(&keys[1], 2)]).unwrap(), [None], "another attempt of a failed key may run");
+        assert_eq!(
+            bench.reader(job).look_up([(&keys[1], 2)]).unwrap(),
+            [None],
+            "another attempt of a failed key may run"
+        );
 
         commit(&recorder, job, Vec::new(), vec![Mark { key: keys[1].clone(), attempt: 1 }]);
-        assert_eq!(reader.look_up([(&keys[1], 1)]).unwrap(), [Some(Recorded::Forwarded)]);
+        assert_eq!(bench.reader(job).look_up([(&keys[1], 1)]).unwrap(), [Some(Recorded::Forwarded)]);
         let report = report(&recorder);
         assert_eq!((report.records, report.commits, report.problem), (3, 2, None));
     }
 
     #[test]
+    fn a_reader_finds_what_was_committed_after_it_began() {
+        let bench = Bench::new();
+        let (recorder, job) = bench.recorder();
+        let mut reader = bench.reader(job);
+        assert_eq!(reader.look_up([(&key("a"), 1)]).unwrap(), [None]);
+        reader.expect(&key("a"));
+        commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        assert_eq!(reader.look_up([(&key("b"), 1), (&key("a"), 1)]).unwrap(), [None, Some(Recorded::Done)]);
+    }
+
+    #[test]
     fn nothing_overwrites_a_success() {
         let bench = Bench::new();
-        let (recorder, job, reader) = bench.recorder();
+        let (recorder, job) = bench.recorder();
         commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
         commit(&recorder, job, vec![record(2, "a", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
         commit(&recorder, job, Vec::new(), vec![Mark { key: key("a"), attempt: 1 }]);
-        assert_eq!(reader.look_up([(&key("a"), 1)]).unwrap(), [Some(Recorded::Done)]);
+        assert_eq!(bench.reader(job).look_up([(&key("a"), 1)]).unwrap(), [Some(Recorded::Done)]);
         commit(&recorder, job, vec![record(3, "b", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
         commit(&recorder, job, vec![record(4, "b", 1, Recorded::Done)], Vec::new());
-        assert_eq!(reader.look_up([(&key("b"), 1)]).unwrap(), [Some(Recorded::Done)]);
+        assert_eq!(bench.reader(job).look_up([(&key("b"), 1)]).unwrap(), [Some(Recorded::Done)]);
         assert_eq!(report(&recorder).records, 2);
     }
 
     #[test]
     fn jobs_do_not_share_keys_and_a_restart_keeps_them() {
         let bench = Bench::new();
-        let (recorder, job, _) = bench.recorder();
+        let (recorder, job) = bench.recorder();
         commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
         drop(recorder.requests);
         recorder.thread.join().unwrap().unwrap();
@@ -496,7 +515,6 @@ mod tests {
         let store = bench.store();
         let (kept, pruned) = (store.job_id("kept").unwrap(), store.job_id("pruned").unwrap());
         let retention = BTreeMap::from([(kept, Duration::from_secs(3600)), (pruned, Duration::from_secs(60))]);
-        let reader = store.reader(pruned).unwrap();
         let mut writer = Writer::new(store, retention).unwrap();
         let old = UnixMillis(UnixMillis::now().0 - 120_000);
         let batch = |job, name: &str, at| Batch {
@@ -517,7 +535,7 @@ mod tests {
         }
         assert_eq!(writer.records, 3000);
         assert_eq!(steps, 5, "4500 rows in steps of 1000");
-        let found = reader.look_up([(&key("old7"), 1), (&key("new7"), 1)]).unwrap();
+        let found = bench.reader(pruned).look_up([(&key("old7"), 1), (&key("new7"), 1)]).unwrap();
         assert!(found[0].is_none() && found[1].is_some());
         let failures: i64 =
             writer.store.connection.query_row("SELECT count(*) FROM failures", [], |row| row.get(0)).unwrap();

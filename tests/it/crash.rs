@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use crate::scene::{Scene, number_from};
+use crate::scene::{Scene, Setup, number_from};
 use crate::support::broker::Vhost;
-
-/// Handlers at one time.
-const CONCURRENCY: usize = 4;
 
 /// `WARREND_KILLS=100` is the long form: 200 messages a kill.
 #[test]
 fn killed_at_random_moments_nothing_is_lost_and_nothing_recorded_runs_again() {
     let kills = number_from("WARREND_KILLS", 10);
-    let mut scene = Scene::new(Vhost::new(), CONCURRENCY, "", "");
+    let mut scene = Scene::new(Vhost::new(), &Setup::default());
     scene.publish(200 * kills);
     // So spread that the load lasts for all kills.
     let between = 2 * scene.runs_needed() as u64 * 9 / 10 / kills as u64;

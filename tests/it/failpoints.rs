@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::scene::{DEAD, Fate, HANDLER, QUEUE, Scene, WORK_TIMEOUT, number_from};
+use crate::scene::{DEAD, Fate, HANDLER, QUEUE, Scene, Setup, WORK_TIMEOUT, number_from};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::Daemon;
 use crate::support::journal::Journal;
@@ -141,7 +141,7 @@ fn run_case(case: &Case) {
 fn aborted_in_every_crash_window_under_load_nothing_is_lost_and_nothing_recorded_runs_again() {
     no_core_files();
     let rounds = number_from("WARREND_ABORTS", 2);
-    let mut scene = Scene::new(Vhost::new(), 4, "", "");
+    let mut scene = Scene::new(Vhost::new(), &Setup::default());
     for _ in 0..rounds {
         for (name, passes) in FAILPOINTS {
             scene.publish(ROUND);

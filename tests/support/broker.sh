@@ -4,6 +4,8 @@
 #   broker.sh start    starts it, or does nothing where it runs; returns once it serves AMQP and the management API
 #   broker.sh stop     stops it and its epmd; its data stays
 #   broker.sh kill     ends it with SIGKILL, as a crash would; start brings it back with its data
+#   broker.sh freeze   stops all its processes where they are (SIGSTOP): it neither answers nor hangs up; thaw lets them go on
+#   broker.sh alarm    has it believe that memory is short, so that it blocks publishers; no-alarm ends that
 #   broker.sh status   says whether it runs; exit 0 or 1
 #   broker.sh url      prints its AMQP URL
 #   broker.sh env      prints `export ...` lines for the tests
@@ -22,7 +24,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/url.sh"
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
+control=/usr/lib/rabbitmq/bin/rabbitmqctl
 start_seconds=90
+# Share of the memory above which the node blocks publishers: RabbitMQ's own default.
+watermark=0.4
 stop_seconds=30
 
 folder=${WARREND_BROKER_DIR:-${CARGO_TARGET_DIR:-$here/../../target}/broker}
@@ -116,7 +121,7 @@ management.tcp.ip = 127.0.0.1
 management.tcp.port = $http
 # A developer's disk is often nearly full, and a blocked publisher looks like a hanging test.
 disk_free_limit.absolute = 64MB
-vm_memory_high_watermark.relative = 0.4
+vm_memory_high_watermark.relative = $watermark
 # Tests look at connections and queues through the management API; 5 s would be a long wait.
 collect_statistics_interval = 1000
 log.console = false
@@ -237,6 +242,21 @@ start() {
     done
 }
 
+# signal_node SIGNAL: to all processes of the node.
+signal_node() {
+    local pid
+    for pid in $(node_pids); do
+        kill "-$1" -- "-$pid" 2>/dev/null || kill "-$1" "$pid" || fail "cannot signal process $pid"
+    done
+}
+
+# set_watermark SHARE: of the memory, above which publishers are blocked.
+set_watermark() {
+    running node >/dev/null || fail "the private node does not run"
+    read_ports
+    (become "$control" -q set_vm_memory_high_watermark "$1")
+}
+
 end_epmd() {
     local pid
     pid=$(running epmd) || return 0
@@ -285,7 +305,7 @@ external() {
     case $1 in
     start | status) printf 'using the broker at %s:%s (WARREND_AMQP_URL)\n' "$url_host" "$url_port" ;;
     stop) ;;
-    kill) fail "the broker of WARREND_AMQP_URL is not ours to kill" ;;
+    kill | freeze | thaw | alarm | no-alarm) fail "the broker of WARREND_AMQP_URL is not ours to $1" ;;
     url) printf '%s\n' "$WARREND_AMQP_URL" ;;
     env) print_env "$WARREND_AMQP_URL" "$url_management" ;;
     *) usage ;;
@@ -293,7 +313,7 @@ external() {
 }
 
 usage() {
-    printf 'usage: broker.sh start|stop|kill|status|url|env\n' >&2
+    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|status|url|env\n' >&2
     exit 2
 }
 
@@ -312,6 +332,10 @@ main() {
         ;;
     stop) locked stop ;;
     kill) locked kill_node ;;
+    freeze) signal_node STOP ;;
+    thaw) signal_node CONT ;;
+    alarm) set_watermark 0.00001 ;;
+    no-alarm) set_watermark "$watermark" ;;
     status)
         if running node >/dev/null; then
             read_ports

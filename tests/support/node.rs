@@ -46,6 +46,21 @@ impl Node {
         run(&self.folder, "kill");
     }
 
+    /// Stops its processes where they are: connections stay and nothing answers.
+    pub fn freeze(&self) {
+        run(&self.folder, "freeze");
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        run(&self.folder, "thaw");
+    }
+
+    /// Has it believe that memory is short, or no longer: publishers are blocked meanwhile.
+    pub fn alarm(&self, short: bool) {
+        run(&self.folder, if short { "alarm" } else { "no-alarm" });
+    }
+
     /// Brings it back with its data, and returns once it serves.
     pub fn start_again(&self) {
         run(&self.folder, "start");

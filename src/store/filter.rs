@@ -1,0 +1,76 @@
+//! Knows, for nearly every new key, that the store has never seen it.
+
+use fastbloom::BloomFilter;
+
+use crate::task::MessageKey;
+
+/// Keys of the first filter; each further one holds twice as many.
+const FIRST: usize = 1 << 16;
+/// One key in so many that were never seen is looked up in vain.
+const FALSE_POSITIVES: f64 = 0.01;
+/// Beyond this many keys (about 20 MiB) no filter is added: more and more new keys are looked up, and nothing else changes.
+const LIMIT: usize = 1 << 24;
+
+/// A superset of the keys that one job has in the store.
+///
+/// A key that it does not hold is new, without a doubt; one that it holds may be new, and is looked up. That spares a
+/// stream of new keys nearly all look-ups, which cost as much as everything else that the job thread does for a message,
+/// because each commit empties the reader's page cache. Keys are never removed; what is pruned from the store leaves at the
+/// next start.
+///
+/// A row of Bloom filters that double in size (Almeida and others, "Scalable Bloom Filters", 2007).
+#[derive(Debug)]
+pub struct KeyFilter {
+    filters: Vec<BloomFilter>,
+    /// Keys put into the last filter, and how many it is made for.
+    held: usize,
+    room: usize,
+}
+
+impl Default for KeyFilter {
+    fn default() -> Self {
+        Self { filters: vec![filter(FIRST)], held: 0, room: FIRST }
+    }
+}
+
+impl KeyFilter {
+    /// Adds a key; called before its record can be committed.
+    pub fn insert(&mut self, key: &MessageKey) {
+        if self.held >= self.room && self.room < LIMIT {
+            self.room *= 2;
+            self.held = 0;
+            self.filters.push(filter(self.room));
+        }
+        if let Some(last) = self.filters.last_mut() {
+            last.insert(key.as_bytes());
+        }
+        self.held += 1;
+    }
+
+    /// False: the key was never inserted. True: it may have been.
+    pub fn may_hold(&self, key: &MessageKey) -> bool {
+        self.filters.iter().rev().any(|filter| filter.contains(key.as_bytes()))
+    }
+}
+
+fn filter(keys: usize) -> BloomFilter {
+    // A fixed seed: whoever chooses keys that collide only has them looked up.
+    BloomFilter::with_false_pos(FALSE_POSITIVES).seed(&0).expected_items(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_all_that_was_put_in_and_little_else() {
+        let key = |n: u32| MessageKey::from_text(&format!("message-{n}"));
+        let mut filter = KeyFilter::default();
+        let inserted = 3 * FIRST as u32;
+        (0..inserted).for_each(|n| filter.insert(&key(n)));
+        assert!(filter.filters.len() > 1, "it has grown");
+        assert!((0..inserted).all(|n| filter.may_hold(&key(n))));
+        let wrong = (inserted..2 * inserted).filter(|n| filter.may_hold(&key(*n))).count();
+        assert!(wrong < inserted as usize / 25, "{wrong} of {inserted} unknown keys are taken for known");
+    }
+}
