@@ -61,7 +61,7 @@ pub struct Broker {
     pub heartbeat: Duration,
     /// Bounds each of: name look-up and TCP connect, AMQP handshake.
     pub connect_timeout: Duration,
-    /// Delay before the second try of a row of failed ones; grows from here.
+    /// Delay before the second try of a row of failed ones; grows from here, less while nobody answers.
     pub reconnect: Backoff,
 }
 

@@ -179,6 +179,8 @@ struct Job {
     records: Vec<Record>,
     marks: Vec<Mark>,
     recording: bool,
+    /// The marks of the one under way.
+    marking: Vec<Mark>,
     /// Until then deliveries may be left alone; see [`Job::listens`].
     deaf_until: Instant,
     proofs: Sender<Committed>,
@@ -238,6 +240,7 @@ impl Job {
             linking: Linking::new(&wiring.broker),
             records: Vec::new(),
             marks: Vec::new(),
+            marking: Vec::new(),
             recording: false,
             deaf_until: now,
             proofs,

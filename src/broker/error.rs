@@ -6,8 +6,11 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use amiquip::Error;
+
+use crate::policy::backoff::Backoff;
 
 /// AMQP reply code of a connection that an operator closed, or a broker that shuts down.
 pub(super) const CONNECTION_FORCED: u16 = 320;
@@ -60,6 +63,18 @@ pub enum BrokerError {
         /// The system's error.
         reason: String,
     },
+}
+
+impl BrokerError {
+    /// How long to wait before the next try to connect. `random` is drawn evenly from 0 to 1.
+    pub fn delay(&self, backoff: &mut Backoff, random: f64) -> Duration {
+        match self {
+            Self::Unreachable { .. } => backoff.next_unanswered(random),
+            Self::Refused { .. } | Self::Lost { .. } | Self::Topology { .. } | Self::PasswordFile { .. } => {
+                backoff.next(random)
+            }
+        }
+    }
 }
 
 impl fmt::Display for BrokerError {

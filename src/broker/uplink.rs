@@ -12,17 +12,18 @@ use super::error::BrokerError;
 use super::line::{Fallen, Line, Wire};
 use super::outgoing::Outgoing;
 use crate::config;
+use crate::policy::backoff::Backoff;
 
 /// When a connection that lived this long is lost, the next is tried at once. After a shorter life there is a wait, which
-/// grows as long as no connection gets a message through.
+/// grows as long as no connection lives that long or gets a message through.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
 /// The publisher's connection through all its lives. Never blocks on connecting.
 pub(super) struct Uplink<T> {
     config: Arc<config::Broker>,
     state: State<T>,
-    /// Connections in a row that failed before they got anything through.
-    failures: u32,
+    /// Grows with connections in a row that failed before they got anything through.
+    backoff: Backoff,
     connects: u64,
 }
 
@@ -47,7 +48,8 @@ pub(super) struct Fall<T> {
 
 impl<T: Send + 'static> Uplink<T> {
     pub(super) fn new(config: Arc<config::Broker>) -> Self {
-        Self { config, state: State::Down { until: Instant::now() }, failures: 0, connects: 0 }
+        let backoff = Backoff::new(config.reconnect.initial, config.reconnect.max);
+        Self { config, state: State::Down { until: Instant::now() }, backoff, connects: 0 }
     }
 
     /// The line, while it stands.
@@ -110,7 +112,8 @@ impl<T: Send + 'static> Uplink<T> {
                 Ok(())
             }
             Err(error) => {
-                self.wait_after_failure();
+                let delay = error.delay(&mut self.backoff, fastrand::f64());
+                self.wait(delay);
                 Err(error)
             }
         }
@@ -136,11 +139,13 @@ impl<T: Send + 'static> Uplink<T> {
                 (Some(why.text), error)
             }
             Fallen::Connection(error, why) => {
-                if useful {
-                    self.failures = 0;
+                let good = since.elapsed() >= GOOD_LIFE;
+                if useful || good {
+                    self.backoff.reset();
                 }
-                if since.elapsed() < GOOD_LIFE {
-                    self.wait_after_failure();
+                if !good {
+                    let delay = error.delay(&mut self.backoff, fastrand::f64());
+                    self.wait(delay);
                 }
                 (why.map(|why| why.text), error.to_string())
             }
@@ -156,14 +161,8 @@ impl<T: Send + 'static> Uplink<T> {
         }
     }
 
-    /// Waits a random share of a delay that doubles with each failure, so that many workers do not all come back at the
-    /// same moment.
-    fn wait_after_failure(&mut self) {
-        let backoff = self.config.reconnect;
-        let doubled = backoff.initial.saturating_mul(1 << self.failures.min(30));
-        let wait = doubled.min(backoff.max).mul_f64(fastrand::f64());
-        self.failures = self.failures.saturating_add(1);
-        self.state = State::Down { until: Instant::now() + wait };
+    fn wait(&mut self, delay: Duration) {
+        self.state = State::Down { until: Instant::now() + delay };
     }
 
     /// Opens on a thread of its own, so that the owner stays awake.
@@ -178,7 +177,8 @@ impl<T: Send + 'static> Uplink<T> {
             Ok(_) => self.state = State::Opening { fresh, lines },
             Err(error) => {
                 log::warn!("no thread to connect the publisher with: {error}");
-                self.wait_after_failure();
+                let delay = self.backoff.next(fastrand::f64());
+                self.wait(delay);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Connecting: endless, with jittered backoff, in a thread of its own, so that the job goes on answering, running and
 //! recording while no broker can be reached.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use log::{info, warn};
@@ -62,8 +62,13 @@ impl Linking {
         matches!(self.state, State::Connected)
     }
 
-    fn wait(&mut self) {
-        self.state = State::Waiting(Instant::now() + self.backoff.next(fastrand::f64()));
+    fn wait(&mut self, delay: Duration) {
+        self.state = State::Waiting(Instant::now() + delay);
+    }
+
+    fn wait_after(&mut self, error: &BrokerError) {
+        let delay = error.delay(&mut self.backoff, fastrand::f64());
+        self.wait(delay);
     }
 }
 
@@ -84,7 +89,8 @@ impl Job {
             Ok(_) => self.linking.state = State::Trying,
             Err(error) => {
                 warn!("job {}: cannot start a thread to connect: {error}", self.config.name);
-                self.linking.wait();
+                let delay = self.linking.backoff.next(fastrand::f64());
+                self.linking.wait(delay);
             }
         }
     }
@@ -94,7 +100,7 @@ impl Job {
             Ok(link) => Err(Exit::Linked(link)),
             Err(error) => {
                 self.tell_trouble(&error);
-                self.linking.wait();
+                self.linking.wait_after(&error);
                 Ok(())
             }
         }
@@ -125,7 +131,7 @@ impl Job {
         self.machine.disconnected();
         self.schedule.clear();
         self.subscriptions.lost();
-        self.linking.wait();
+        self.linking.wait_after(error);
     }
 
     /// The session did its work: the next loss starts with the shortest delay.

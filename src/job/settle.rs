@@ -40,6 +40,7 @@ impl Job {
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         self.recording = false;
+        self.machine.marked(std::mem::take(&mut self.marking));
         for demanded in self.machine.committed(self.now, committed) {
             let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
             self.copies.push_back(copy);
@@ -86,6 +87,7 @@ impl Job {
         if self.recording || (self.records.is_empty() && self.marks.is_empty()) {
             return;
         }
+        self.marking.clone_from(&self.marks);
         let batch = Batch {
             job: self.wiring.id,
             records: std::mem::take(&mut self.records),

@@ -10,6 +10,7 @@
 //! | | [`InFlight::due`] | records to commit |
 //! | records are durable | [`InFlight::committed`] | copies to publish |
 //! | a copy is confirmed | [`InFlight::forwarded`] | a mark in the store |
+//! | that mark is durable | [`InFlight::marked`] | nothing |
 //! | | [`InFlight::acks`] | ack frames |
 //! | | [`InFlight::hand_backs`] | nacks |
 //! | the connection is gone | [`InFlight::disconnected`] | nothing |
@@ -17,7 +18,9 @@
 //! The order record, publish, acknowledge (promise P2) follows from the stages of an entry: a tag is settled only by
 //! `committed` of a success and by `forwarded` of a failure, and `committed` asks for a value that only the store makes.
 
-use std::collections::HashMap;
+mod census;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,7 @@ use super::ack::{AckFrame, AckWindow};
 use crate::task::{
     Committed, DeliveryTag, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis,
 };
+pub use census::Census;
 
 /// When acks are sent; see `[jobs.NAME.ack]`.
 #[derive(Debug, Clone, Copy)]
@@ -92,30 +96,6 @@ pub struct Released {
     pub task: Arc<Task>,
 }
 
-/// Entries by what they wait for; the parts of "in flight".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
-    /// For a worker.
-    pub queued: usize,
-    /// For the handler.
-    pub running: usize,
-    /// For the commit of their record.
-    pub recording: usize,
-    /// For the confirm of their copy.
-    pub forwarding: usize,
-    /// For another attempt of their key.
-    pub held: usize,
-    /// Settled deliveries that wait for their ack.
-    pub acking: usize,
-}
-
-impl Census {
-    /// Whether nothing is in flight.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct InFlight {
@@ -125,6 +105,8 @@ pub struct InFlight {
     windows: Vec<AckWindow>,
     entries: HashMap<Ticket, Entry>,
     by_key: HashMap<MessageKey, Ticket>,
+    /// Attempts whose copy is confirmed, which the store does not know yet.
+    unmarked: HashSet<(MessageKey, u32)>,
     census: Census,
     finished: Vec<Ticket>,
     hand_backs: Vec<DeliveryTag>,
@@ -165,6 +147,7 @@ impl InFlight {
             windows: (0..queues).map(|_| AckWindow::default()).collect(),
             entries: HashMap::new(),
             by_key: HashMap::new(),
+            unmarked: HashSet::new(),
             census: Census::default(),
             finished: Vec::new(),
             hand_backs: Vec::new(),
@@ -196,6 +179,11 @@ impl InFlight {
     fn judge(&mut self, now: Instant, tag: DeliveryTag, task: Arc<Task>, known: Option<&Recorded>) -> Arrived {
         let failed = match known {
             Some(Recorded::Done | Recorded::Forwarded) => {
+                self.settle(now, tag);
+                return Arrived::Duplicate;
+            }
+            // Its delivery was lost in a reconnect and its copy confirmed meanwhile, and it is back before the mark of that.
+            Some(Recorded::Failed(_)) if self.is_unmarked(&task) => {
                 self.settle(now, tag);
                 return Arrived::Duplicate;
             }
@@ -331,7 +319,21 @@ impl InFlight {
         for tag in entry.tags {
             self.settle(now, tag);
         }
-        entry.task.key.clone().map(|key| Mark { key, attempt: entry.task.attempt })
+        let key = entry.task.key.clone()?;
+        self.unmarked.insert((key.clone(), entry.task.attempt));
+        Some(Mark { key, attempt: entry.task.attempt })
+    }
+
+    /// These marks are durable: from here on the store knows what they say.
+    pub fn marked(&mut self, marks: Vec<Mark>) {
+        for Mark { key, attempt } in marks {
+            self.unmarked.remove(&(key, attempt));
+        }
+    }
+
+    fn is_unmarked(&self, task: &Task) -> bool {
+        !self.unmarked.is_empty()
+            && task.key.as_ref().is_some_and(|key| self.unmarked.contains(&(key.clone(), task.attempt)))
     }
 
     /// Held deliveries whose time has come; each goes to [`InFlight::judge_again`].
@@ -424,22 +426,5 @@ impl InFlight {
         self.census.held -= entry.held.len();
         self.released.append(&mut entry.held);
         entry
-    }
-}
-
-impl Census {
-    fn count(&mut self, stage: &Stage) -> &mut usize {
-        match stage {
-            Stage::Queued => &mut self.queued,
-            Stage::Running => &mut self.running,
-            Stage::Finished(..) | Stage::Recording(_) => &mut self.recording,
-            Stage::Forwarding(_) => &mut self.forwarding,
-        }
-    }
-
-    fn shift(&mut self, stage: &mut Stage, to: Stage) {
-        *self.count(stage) -= 1;
-        *stage = to;
-        *self.count(stage) += 1;
     }
 }

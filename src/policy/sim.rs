@@ -138,7 +138,8 @@ struct World {
     cut: HashMap<(u32, u32), usize>,
     accepted: HashSet<(u32, u32)>,
     replayed: HashSet<u32>,
-    faults_that_double: usize,
+    /// Messages whose copy the broker may have had without our knowing it for good: published again, it is doubled.
+    may_double: HashSet<u32>,
 }
 
 impl World {
@@ -186,7 +187,7 @@ impl World {
             cut: HashMap::new(),
             accepted: HashSet::new(),
             replayed: HashSet::new(),
-            faults_that_double: 0,
+            may_double: HashSet::new(),
         }
     }
 
@@ -336,7 +337,7 @@ impl World {
         if !self.unconfirmed.is_empty() {
             self.coverage.count("publisher-lost");
             self.say(|| "the publisher lost its connection".to_owned());
-            self.faults_that_double += self.unconfirmed.len();
+            self.may_double.extend(self.unconfirmed.iter().map(|copy| id(&copy.task)));
             self.publishing.append(&mut self.unconfirmed);
         }
     }
@@ -389,7 +390,6 @@ impl World {
             Arrived::Run(ticket) => self.queued.push_back(ticket),
             Arrived::Forward(ticket) => {
                 self.coverage.count("forward");
-                self.faults_that_double += 1;
                 let demanded = self.machine.demanded(ticket).expect("a forward is owed");
                 self.publishing.push(retry::copy(&self.facts, ticket, &demanded.task, &demanded.failed));
             }
@@ -486,9 +486,10 @@ impl World {
 
     /// The transaction itself.
     fn write(&mut self) -> Vec<Ticket> {
-        for mark in self.marks.drain(..) {
-            self.rows.insert((mark.key, mark.attempt), Recorded::Forwarded);
+        for mark in &self.marks {
+            self.rows.insert((mark.key.clone(), mark.attempt), Recorded::Forwarded);
         }
+        self.machine.marked(std::mem::take(&mut self.marks));
         let records: Vec<_> = self.recording.drain(..).collect();
         for record in &records {
             if let Some(key) = &record.key {
@@ -553,7 +554,9 @@ impl World {
 
     fn crash(&mut self) {
         self.coverage.count("crash");
-        self.faults_that_double += self.publishing.len() + self.unconfirmed.len() + self.marks.len() + 1;
+        let copies = self.publishing.iter().chain(&self.unconfirmed);
+        self.may_double.extend(copies.map(|copy| id(&copy.task)));
+        self.may_double.extend(self.marks.iter().map(|mark| id_of(&mark.key)));
         if self.random.bool() {
             self.coverage.count("crash-after-commit");
             self.write();
@@ -569,8 +572,7 @@ impl World {
         for record in self.recording.drain(..) {
             // It ended, but nobody will ever know.
             if let Some(key) = record.key {
-                let id = key.to_text().parse().expect("the simulator's keys are numbers");
-                *self.cut.entry((id, record.attempt)).or_default() += 1;
+                *self.cut.entry((id_of(&key), record.attempt)).or_default() += 1;
             }
         }
         self.completing.clear();
@@ -634,7 +636,7 @@ impl World {
             }
             assert!(done || dead > 0, "{id} is lost");
             assert!(!(done && dead > 0) || self.replayed.contains(&id), "{id} is both done and dead");
-            assert!(dead < 2 || self.faults_that_double > 0, "{id} is dead {dead} times without a fault");
+            assert!(dead < 2 || self.may_double.contains(&id), "{id} is dead {dead} times without a fault");
         }
     }
 }
@@ -649,4 +651,8 @@ fn name(queue: usize) -> String {
 
 fn id(task: &Task) -> u32 {
     u32::from_le_bytes(task.message.body[..].try_into().expect("bodies are four bytes"))
+}
+
+fn id_of(key: &MessageKey) -> u32 {
+    key.to_text().parse().expect("the simulator's keys are numbers")
 }
