@@ -27,5 +27,5 @@ fn killed_at_random_moments_nothing_is_lost_and_nothing_recorded_runs_again() {
     scene.finish();
     let verdict = scene.judge();
     assert_eq!(verdict.crashes, kills);
-    eprintln!("{verdict:?}");
+    eprintln!("{verdict}");
 }

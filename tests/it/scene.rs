@@ -130,7 +130,6 @@ struct Crashes {
 }
 
 /// Figures of a scene that was judged and found right.
-#[derive(Debug)]
 pub struct Verdict {
     pub messages: usize,
     pub crashes: usize,
@@ -140,6 +139,16 @@ pub struct Verdict {
     /// Messages that lie in the dead-letter queue, and those of them that lie there twice.
     pub dead: usize,
     pub doubled: usize,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { messages, crashes, runs, extra_runs, dead, doubled } = self;
+        write!(
+            f,
+            "{messages} messages, {crashes} crashes, {runs} runs, {extra_runs} of them again, {dead} dead, {doubled} of them twice"
+        )
+    }
 }
 
 impl Scene {
