@@ -203,13 +203,15 @@ impl Scene {
         self.published.values().map(|fate| fate.attempts() as usize).sum()
     }
 
-    /// Waits until the journal has grown by about that many runs, or the daemon ended.
+    /// Waits until the journal has grown by about that many runs, or all that is needed have run, or the daemon ended.
     pub fn wait_for_runs(&mut self, runs: u64) {
         // "plain-1234 1 56789\n"
         const LINE: u64 = 19;
         let enough = self.journal.bytes() + runs * LINE;
-        let journal = &self.journal;
-        self.daemon.wait_until("handlers run", WORK_TIMEOUT, |daemon| journal.bytes() >= enough || !daemon.is_alive());
+        let (journal, all) = (&self.journal, self.runs_needed());
+        self.daemon.wait_until("handlers run", WORK_TIMEOUT, |daemon| {
+            journal.bytes() >= enough || journal.len() >= all || !daemon.is_alive()
+        });
     }
 
     /// Call it when the daemon's connections are taken from it: a copy whose confirm was under way is published again.
