@@ -247,6 +247,8 @@ pub struct Task {
     pub first_seen: UnixMillis,
     /// When it arrived here.
     pub received: Instant,
+    /// Why it must be dead-lettered without a run.
+    pub unfit: Option<Failure>,
     /// The message itself.
     pub message: Message,
 }

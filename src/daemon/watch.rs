@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use log::{error, warn};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Signal;
@@ -17,9 +17,9 @@ use super::Signal;
 /// that hangs is no reason to restart.
 const HANGS: Duration = Duration::from_secs(90);
 
-/// Starts the thread `signals`.
+/// Starts the thread `signals`. A closed terminal (SIGHUP) ends the daemon as orderly as the others do.
 pub fn catch_signals(inbox: Sender<Signal>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let thread = std::thread::Builder::new().name("signals".to_owned());
     thread.spawn(move || {
         for _ in &mut signals {

@@ -9,13 +9,13 @@ use crate::policy::arrive;
 use crate::policy::gate::Allowed;
 use crate::policy::inflight::{Arrived, Ended, Released};
 use crate::policy::retry;
-use crate::task::{DeliveryTag, Failure, Recorded, Task};
+use crate::task::{DeliveryTag, Recorded, Task};
 
 /// Deliveries taken in one go: they share one read transaction of the store.
 const TAKE: usize = 1024;
 
-/// A delivery on its way into the machine, with the reason if it can never run.
-type Arriving = (DeliveryTag, Arc<Task>, Option<Failure>);
+/// A delivery on its way into the machine.
+type Arriving = (DeliveryTag, Arc<Task>);
 
 impl Job {
     /// Takes what the session has, fairly over its queues.
@@ -26,8 +26,8 @@ impl Job {
             while arrivals.len() < TAKE {
                 match session.next(queue) {
                     Some(Incoming::Arrival { tag, message }) => {
-                        let (task, failure) = arrive::read(&self.config, queue, message, self.now, self.at);
-                        arrivals.push((tag, Arc::new(task), failure));
+                        let task = arrive::read(&self.config, queue, message, self.now, self.at);
+                        arrivals.push((tag, Arc::new(task)));
                     }
                     Some(Incoming::Cancelled(queue)) => self.on_cancelled(queue),
                     Some(Incoming::Lost(error)) => return Err(Exit::Lost(error)),
@@ -44,17 +44,12 @@ impl Job {
     /// Step 1: what the store and the flight know of each message decides what becomes of it.
     pub(super) fn on_deliveries(&mut self, arrivals: Vec<Arriving>) -> Result<(), Exit> {
         self.last_delivery = self.now;
-        let mut known = self.look_up(arrivals.iter().map(|(_, task, _)| task))?.into_iter();
-        for (tag, task, failure) in arrivals {
+        let mut known = self.look_up(arrivals.iter().map(|(_, task)| task))?.into_iter();
+        for (tag, task) in arrivals {
             self.counters.received += 1;
             let known = if task.key.is_some() { known.next().flatten() } else { None };
             let arrived = self.machine.delivered(self.now, tag, Arc::clone(&task), known.as_ref());
-            match (arrived, failure) {
-                (Arrived::Run(ticket), Some(failure)) => {
-                    self.fail(ticket, &task, retry::judge_dead(failure, self.at));
-                }
-                (arrived, _) => self.on_arrived(arrived, &task),
-            }
+            self.on_arrived(arrived, &task);
         }
         Ok(())
     }
@@ -73,12 +68,13 @@ impl Job {
                 self.counters.requeued += 1;
                 self.machine.finished(ticket, Ended::HandedBack, self.at);
             }
-            Arrived::Run(ticket) => match self.config.handler {
-                config::Handler::Discard => {
+            Arrived::Run(ticket) => match (&task.unfit, &self.config.handler) {
+                (Some(failure), _) => self.fail(ticket, task, retry::judge_dead(failure.clone(), self.at)),
+                (None, config::Handler::Discard) => {
                     self.wait_time.add(self.now, self.now - task.received);
                     self.done(ticket);
                 }
-                config::Handler::Command(_) => {
+                (None, config::Handler::Command(_)) => {
                     self.schedule.push(task.queue, task.priority, ticket);
                 }
             },

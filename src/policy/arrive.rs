@@ -11,14 +11,8 @@ use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, QueueIn
 /// An attempt number above this is no count of ours; it keeps all sums far from overflow.
 const MAX_ATTEMPT: i64 = 1_000_000_000;
 
-/// Reads a message as its job needs it. The failure says that it must be dead-lettered without a run.
-pub fn read(
-    job: &Job,
-    queue: QueueIndex,
-    mut message: Message,
-    received: Instant,
-    now: UnixMillis,
-) -> (Task, Option<Failure>) {
+/// Reads a message as its job needs it.
+pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instant, now: UnixMillis) -> Task {
     restore_origin(&mut message);
     let (lineage, damage) = match Lineage::read(&message) {
         Ok(lineage) => (lineage, None),
@@ -29,9 +23,9 @@ pub fn read(
         class: ErrorClass::Oversize,
         error: format!("the body has {} bytes, and max_body allows {}", message.body.len(), job.max_body),
     });
-    let task = Task {
+    Task {
         // Where the attempt cannot be told, the key cannot be judged: nothing is recorded under it.
-        key: if damage.is_some() { None } else { key },
+        key: key.filter(|_| damage.is_none()),
         attempt: lineage.attempt,
         base: lineage.base,
         crashes: lineage.crashes,
@@ -39,9 +33,9 @@ pub fn read(
         priority: message.properties.priority.unwrap_or(0),
         first_seen: lineage.first_seen.unwrap_or(now),
         received,
+        unfit: damage.or(oversize).or(missing),
         message,
-    };
-    (task, damage.or(oversize).or(missing))
+    }
 }
 
 /// Gives a copy the exchange and the routing key of its original, which stand in its headers: it came through the delay
@@ -166,7 +160,9 @@ mod tests {
     }
 
     fn read_with(job: &Job, message: Message) -> (Task, Option<Failure>) {
-        read(job, 0, message, Instant::now(), UnixMillis(77))
+        let mut task = read(job, 0, message, Instant::now(), UnixMillis(77));
+        let unfit = task.unfit.take();
+        (task, unfit)
     }
 
     #[track_caller]

@@ -283,6 +283,7 @@ pub mod tests {
             priority: 0,
             first_seen: UnixMillis(1),
             received: Instant::now(),
+            unfit: None,
             message,
         })
     }

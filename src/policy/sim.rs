@@ -376,8 +376,8 @@ impl World {
         let tag = DeliveryTag { session: self.session, queue, tag: self.next_tag[queue] };
         self.next_tag[queue] += 1;
         self.unacked.insert((queue, tag.tag), stored.clone());
-        let (task, failure) = arrive::read(&self.job, queue, stored.message.clone(), self.now(), self.at());
-        assert_eq!(failure, None, "the simulator sends only sound messages");
+        let task = arrive::read(&self.job, queue, stored.message.clone(), self.now(), self.at());
+        assert_eq!(task.unfit, None, "the simulator sends only sound messages");
         let task = Arc::new(task);
         let known = self.look_up(&task);
         let arrived = self.machine.delivered(self.now(), tag, Arc::clone(&task), known.as_ref());
@@ -527,7 +527,7 @@ impl World {
         for tag in tags {
             let stored = self.unacked.remove(&tag).expect("just listed");
             let id = stored.id;
-            let (task, _) = arrive::read(&self.job, queue, stored.message, self.now(), self.at());
+            let task = arrive::read(&self.job, queue, stored.message, self.now(), self.at());
             self.say(|| format!("ack of {id} attempt {}", task.attempt));
             let copied = self.accepted.contains(&(id, task.attempt));
             match &task.key {

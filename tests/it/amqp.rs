@@ -3,6 +3,8 @@
 use amiquip::{AmqpProperties, AmqpValue, Delivery, ExchangeDeclareOptions, ExchangeType};
 use amiquip::{FieldTable, Result};
 
+use url::Url;
+
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::wait_until;
 
@@ -21,10 +23,35 @@ fn done(result: Result<()>) {
     result.expect("the broker does it");
 }
 
-/// Delivered and not acknowledged, as the broker counts them: up to a second late.
+/// The user of the tests.
+pub fn user(vhost: &Vhost) -> String {
+    let url = url(vhost);
+    if url.username().is_empty() { "guest".to_owned() } else { url.username().to_owned() }
+}
+
+/// The password of the tests' user.
+pub fn password(vhost: &Vhost) -> String {
+    url(vhost).password().unwrap_or("guest").to_owned()
+}
+
+/// The URL into the vhost for another user, escaped as URLs need it.
+pub fn url_as(vhost: &Vhost, user: &str, password: Option<&str>) -> String {
+    let mut url = url(vhost);
+    let set = url.set_username(user).and_then(|()| url.set_password(password));
+    set.expect("the URL has a host");
+    url.into()
+}
+
+fn url(vhost: &Vhost) -> Url {
+    Url::parse(&vhost.url()).expect("it is one")
+}
+
+/// Delivered and not acknowledged, as the broker counts them: up to a second late. (Without the two parameters the
+/// management API answers from statistics that lag by five.)
 pub fn unacknowledged(vhost: &Vhost, queue: &str) -> Option<u64> {
-    let path = format!("/api/queues/{}/{queue}", vhost.name());
+    let path = format!("/api/queues/{}?disable_stats=true&enable_queue_totals=true", vhost.name());
     let found = vhost.broker().management().call("GET", &path, None).ok()?;
+    let found = found.as_array()?.iter().find(|one| one["name"] == queue)?;
     found["messages_unacknowledged"].as_u64()
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use amiquip::{AmqpValue, ExchangeType};
 
-use crate::amqp::{bind, exchange, headers, long_text, take};
+use crate::amqp::{bind, exchange, headers, long_text, password, take, url_as, user};
 use crate::support::broker::Vhost;
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 
@@ -122,9 +122,11 @@ fn status_exits_with_what_it_says() {
     let status: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(status["schema"], 1);
     assert_eq!(status["pid"], daemon.pid().expect("it runs"));
-    assert_eq!(status["broker"]["server"], "RabbitMQ 3.10.8");
+    assert!(status["broker"]["server"].as_str().is_some_and(|server| server.starts_with("RabbitMQ ")), "{status:#}");
     assert_eq!(status["broker"]["vhost"], vhost.name());
-    assert_eq!(status["jobs"]["work"]["queues"]["work"]["consumers"], 1);
+    daemon.wait_until("our consumer is counted", DAEMON_TIMEOUT, |daemon| {
+        daemon.status().is_some_and(|status| status["jobs"]["work"]["queues"]["work"]["consumers"] == 1)
+    });
 
     daemon.kill9();
     assert_one_sentence(&daemon.run(&["status"]), 3);
@@ -201,7 +203,7 @@ fn a_publish_that_fails_says_why_in_one_sentence() {
     daemon.set_broker(&format!("urls = [\"amqp://user:{SECRET}@127.0.0.1:{}\"]", closed_port()));
     let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
     assert!(sentence.starts_with("cannot reach RabbitMQ at 127.0.0.1:"), "{sentence}");
-    let wrong = vhost.url().replacen("guest:guest", &format!("guest:{SECRET}"), 1);
+    let wrong = url_as(&vhost, &user(&vhost), Some(SECRET));
     let elsewhere = vhost.url().replacen(vhost.name(), "no-such-vhost", 1);
     daemon.set_broker(&format!("urls = [\"{elsewhere}\"]"));
     let sentence = assert_one_sentence(&daemon.run(&["publish", "work"]), 69);
@@ -274,7 +276,7 @@ fn check_connects(daemon: &mut Daemon) {
 #[test]
 fn a_wrong_password_is_told_once_and_the_right_one_needs_no_restart() {
     let vhost = Vhost::new();
-    let url = vhost.url().replacen("guest:guest", "guest", 1);
+    let url = url_as(&vhost, &user(&vhost), None);
     let mut daemon = Daemon::with_broker("urls = []", JOB);
     let file = daemon.folder().join("password");
     fs::write(&file, format!("{SECRET}\n")).expect("the folder is writable");
@@ -283,12 +285,12 @@ fn a_wrong_password_is_told_once_and_the_right_one_needs_no_restart() {
     daemon.set_broker(&broker);
     daemon.env("RUST_LOG", "trace");
     daemon.spawn(&[]);
-    check_failing(&mut daemon, "check user name and password", 5);
+    check_failing(&mut daemon, "check user name and password", 4);
     fs::remove_file(&file).expect("it is there");
     daemon.wait_until("a missing file is told", DAEMON_TIMEOUT, |daemon| {
         lines(daemon, "WARN", "cannot read the password file") == 2
     });
-    fs::write(&file, "guest\n").expect("the folder is writable");
+    fs::write(&file, format!("{}\n", password(&vhost))).expect("the folder is writable");
     check_connects(&mut daemon);
     assert!(!daemon.log().contains(SECRET));
     assert!(daemon.terminate().success());

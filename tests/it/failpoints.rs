@@ -157,7 +157,7 @@ fn aborted_in_every_crash_window_under_load_nothing_is_lost_and_nothing_recorded
     scene.finish();
     let verdict = scene.judge();
     assert_eq!(verdict.crashes, rounds * FAILPOINTS.len());
-    eprintln!("{verdict:?}");
+    eprintln!("{verdict}");
 }
 
 fn assert_aborted(what: &str, status: ExitStatus, daemon: &Daemon) {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use amiquip::{AmqpValue, Delivery, ExchangeType};
 
-use crate::amqp::{bind, exchange, headers, integer, long_text, take, text, with_headers};
+use crate::amqp::{bind, exchange, headers, integer, long_text, take, text, user, with_headers};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
@@ -230,7 +230,7 @@ fn a_copy_keeps_what_the_message_had_and_drops_what_would_misroute_it() {
         .with_expiration("60000".to_owned())
         .with_timestamp(1_700_000_000)
         .with_type_("thumbnail".to_owned())
-        .with_user_id("guest".to_owned())
+        .with_user_id(user(&vhost))
         .with_app_id("shop".to_owned());
     vhost.publish_to("media", "image.new", [(b"pixels".to_vec(), properties)]);
     daemon.wait_until("it is dead", LADDER_TIMEOUT, |daemon| daemon.counter("work", "dead") == 1);
@@ -248,7 +248,7 @@ fn a_copy_keeps_what_the_message_had_and_drops_what_would_misroute_it() {
         .with_app_id("shop".to_owned());
     let table = letter.properties.headers().clone().unwrap_or_default();
     assert_eq!(letter.properties, kept.with_headers(table));
-    assert_eq!(text(&letter, "x-warrend-user-id"), "guest");
+    assert_eq!(text(&letter, "x-warrend-user-id"), user(&vhost));
     assert_eq!(text(&letter, "x-warrend-exchange"), "media");
     assert_eq!(text(&letter, "x-warrend-routing-key"), "image.new");
     assert_eq!(text(&letter, "x-warrend-queue"), "work");

@@ -45,7 +45,7 @@ fn a_restarted_broker_finds_the_work_going_on_within_seconds() {
     }
     scene.wait_until_settled();
     scene.stop();
-    eprintln!("{:?}", scene.judge());
+    eprintln!("{}", scene.judge());
 }
 
 /// From the moment at which the broker accepts connections to the next run of a handler.
@@ -60,29 +60,26 @@ fn time_to_resume(node: &Node, journal: &Journal) -> Duration {
 /// `WARREND_CLOSES=50` is the long form.
 #[test]
 fn connections_closed_by_an_administrator_cost_nothing() {
-    let mut scene = Scene::new(Vhost::new(), &Setup { handler: "sleep 0.05", ..Setup::default() });
+    let mut scene = Scene::new(Vhost::new(), &Setup { handler: SLOW, ..Setup::default() });
     scene.daemon.start();
-    for _ in 0..number_from("WARREND_CLOSES", 3) {
+    for _ in 0..number_from("WARREND_CLOSES", 5) {
+        // That of the job and that of the publisher. The list lags behind by seconds: it comes before the work.
+        wait_until("the broker lists both connections", BROKER_TIMEOUT, || scene.vhost.connections().len() == 2);
+        scene.publish(100);
+        scene.wait_for_runs(fastrand::u64(10..60));
         let before = scene.daemon.counter("work", "reconnects");
         scene.note_outage();
-        // Both, that of the job and that of the publisher. It takes the broker some seconds to list new ones, and all the
-        // time there must be work.
-        wait_until("two connections are closed", BROKER_TIMEOUT, || {
-            if scene.runs_needed() < scene.journal.len() + 100 {
-                scene.publish(100);
-            }
-            scene.vhost.close_connections() >= 2
-        });
+        assert_eq!(scene.vhost.close_connections(), 2);
         let closed = Instant::now();
         scene.daemon.wait_until("the job has another connection", RESUME, |daemon| {
             daemon.counter("work", "reconnects") > before
         });
-        scene.wait_for_runs(5);
+        scene.wait_for_runs(1);
         assert!(closed.elapsed() <= RESUME, "work resumed after {:?}", closed.elapsed());
     }
     scene.wait_until_settled();
     scene.stop();
-    eprintln!("{:?}", scene.judge());
+    eprintln!("{}", scene.judge());
 }
 
 /// Successes go on and are acknowledged, the copies of failures wait, and status says so.
@@ -115,7 +112,7 @@ fn a_memory_alarm_stops_nothing_but_copies() {
     });
     assert_eq!(scene.daemon.counter("work", "reconnects"), 0, "{}", scene.daemon.log_tail());
     scene.stop();
-    eprintln!("{:?}", scene.judge());
+    eprintln!("{}", scene.judge());
 }
 
 /// `WARREND_HANG=40` is the long form: seconds.
@@ -144,5 +141,5 @@ fn a_broker_that_hangs_is_left_and_found_again() {
     eprintln!("work resumed {:?} after a hang of {hang:?}", thawed.elapsed());
     scene.wait_until_settled();
     scene.stop();
-    eprintln!("{:?}", scene.judge());
+    eprintln!("{}", scene.judge());
 }

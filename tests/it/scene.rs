@@ -130,7 +130,6 @@ struct Crashes {
 }
 
 /// Figures of a scene that was judged and found right.
-#[derive(Debug)]
 pub struct Verdict {
     pub messages: usize,
     pub crashes: usize,
@@ -140,6 +139,16 @@ pub struct Verdict {
     /// Messages that lie in the dead-letter queue, and those of them that lie there twice.
     pub dead: usize,
     pub doubled: usize,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { messages, crashes, runs, extra_runs, dead, doubled } = self;
+        write!(
+            f,
+            "{messages} messages, {crashes} crashes, {runs} runs, {extra_runs} of them again, {dead} dead, {doubled} of them twice"
+        )
+    }
 }
 
 impl Scene {
@@ -194,13 +203,15 @@ impl Scene {
         self.published.values().map(|fate| fate.attempts() as usize).sum()
     }
 
-    /// Waits until the journal has grown by about that many runs, or the daemon ended.
+    /// Waits until the journal has grown by about that many runs, or all that is needed have run, or the daemon ended.
     pub fn wait_for_runs(&mut self, runs: u64) {
         // "plain-1234 1 56789\n"
         const LINE: u64 = 19;
         let enough = self.journal.bytes() + runs * LINE;
-        let journal = &self.journal;
-        self.daemon.wait_until("handlers run", WORK_TIMEOUT, |daemon| journal.bytes() >= enough || !daemon.is_alive());
+        let (journal, all) = (&self.journal, self.runs_needed());
+        self.daemon.wait_until("handlers run", WORK_TIMEOUT, |daemon| {
+            journal.bytes() >= enough || journal.len() >= all || !daemon.is_alive()
+        });
     }
 
     /// Call it when the daemon's connections are taken from it: a copy whose confirm was under way is published again.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use amiquip::{AmqpValue, ExchangeType, FieldTable};
 use serde_json::json;
 
-use crate::amqp::{exchange, long_text, take, text};
+use crate::amqp::{exchange, long_text, take, text, url_as};
 use crate::support::broker::{BROKER_TIMEOUT, Broker, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
@@ -195,7 +195,7 @@ impl User {
     }
 
     fn broker(&self, vhost: &Vhost) -> String {
-        let url = vhost.url().replacen("guest:guest", &format!("{}:only%20here", self.0), 1);
+        let url = url_as(vhost, &self.0, Some("only here"));
         format!("urls = [\"{url}\"]\nreconnect = {{ initial = \"50ms\", max = \"500ms\" }}")
     }
 }

@@ -217,11 +217,6 @@ impl Vhost {
         self.with_channel(|channel| Ok(read(&channel.queue_declare_passive(queue)?))).ok().flatten()
     }
 
-    /// Empties the queue.
-    pub fn purge(&self, queue: &str) {
-        self.with_channel_or_fail("purge", |channel| channel.queue_purge(queue).map(drop));
-    }
-
     /// Deletes the queue, whoever uses it.
     pub fn delete_queue(&self, queue: &str) {
         self.with_channel_or_fail("delete", |channel| {
