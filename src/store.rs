@@ -141,11 +141,11 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
     // Random keys dirty many pages; a larger WAL folds more changes of a page into one write of it.
-    connection.pragma_update(None, "wal_autocheckpoint", 16000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 48_000)?;
     // After a burst the WAL file shrinks again.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // Kibibytes of page cache.
-    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "cache_size", -14_336)?;
     // Another process may hold the file for a moment (a backup, a shell).
     connection.busy_timeout(std::time::Duration::from_secs(10))
 }
