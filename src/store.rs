@@ -11,9 +11,12 @@ mod recorder;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::config::{self, Synchronous};
 pub use reader::Reader;
@@ -150,6 +153,9 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
     connection.busy_timeout(std::time::Duration::from_secs(10))
 }
 
+/// How long the lock of a daemon that is dead may outlive it.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Takes the lock beside the store; a file of its own, because SQLite's locks on the store do not last.
 fn lock(store: &Path) -> Result<File, StoreError> {
     let mut path = store.as_os_str().to_owned();
@@ -158,20 +164,30 @@ fn lock(store: &Path) -> Result<File, StoreError> {
     let failed = |error: &dyn std::fmt::Display| StoreError::failed(format!("lock {}", path.display()), error);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.as_mut().map_err(|error| failed(error))?;
-    match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            // The other instance may not have written it yet.
-            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+    let until = Instant::now() + LINGER;
+    while let Err(error) = flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+        if error != Errno::WOULDBLOCK {
+            return Err(failed(&error));
+        }
+        let holder = holder(file);
+        // A process that a crashed daemon was just starting has its descriptors, and with them the lock, a moment longer.
+        if holder.is_none_or(|pid| test_kill_process(pid) != Err(Errno::SRCH)) || Instant::now() >= until {
+            let pid = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
             return Err(StoreError::Locked { path, pid });
         }
-        Err(error) => return Err(failed(&error)),
+        std::thread::sleep(Duration::from_millis(20));
     }
     let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     write.map_err(|error| failed(&error))?;
     file.try_clone().map_err(|error| failed(&error))
+}
+
+/// Who holds the lock, by what stands in its file. The other instance may not have written it yet.
+fn holder(file: &mut File) -> Option<Pid> {
+    let mut pid = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut pid).ok()?;
+    pid.trim().parse().ok().and_then(Pid::from_raw)
 }
 
 #[cfg(test)]
@@ -194,6 +210,23 @@ mod tests {
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
         Store::open(&config(&folder)).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_outlives_its_daemon_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(&config(&folder)).unwrap());
+        let path = folder.path().join("state/warrend.db.lock");
+        // No process of Linux has so large an id.
+        fs::write(&path, i32::MAX.to_string()).unwrap();
+        let lingering = File::open(&path).unwrap();
+        flock(&lingering, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let last_process = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(lingering);
+        });
+        Store::open(&config(&folder)).unwrap();
+        last_process.join().unwrap();
     }
 
     #[test]

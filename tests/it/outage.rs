@@ -62,7 +62,7 @@ fn time_to_resume(node: &Node, journal: &Journal) -> Duration {
 fn connections_closed_by_an_administrator_cost_nothing() {
     let mut scene = Scene::new(Vhost::new(), &Setup { handler: SLOW, ..Setup::default() });
     scene.daemon.start();
-    for _ in 0..number_from("WARREND_CLOSES", 5) {
+    for _ in 0..number_from("WARREND_CLOSES", 3) {
         // That of the job and that of the publisher. The list lags behind by seconds: it comes before the work.
         wait_until("the broker lists both connections", BROKER_TIMEOUT, || scene.vhost.connections().len() == 2);
         scene.publish(100);

@@ -66,7 +66,7 @@ impl Journal {
 
     /// How many runs there were.
     pub fn len(&self) -> usize {
-        self.lines().len()
+        fs::read(&self.file).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
     }
 }
 
