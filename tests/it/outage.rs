@@ -24,8 +24,9 @@ fn a_restarted_broker_finds_the_work_going_on_within_seconds() {
     let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
     scene.daemon.start();
     for restart in 0..number_from("WARREND_RESTARTS", 2) {
-        scene.publish(400);
-        scene.wait_for_runs(fastrand::u64(20..200));
+        // More than is worked while the node is being stopped, however slow the machine.
+        scene.publish(1200);
+        scene.wait_for_runs(fastrand::u64(20..100));
         let gone = Instant::now();
         scene.note_outage();
         if restart % 2 == 0 {
