@@ -71,7 +71,7 @@ impl Group {
         self.reaped = true;
         // From here on the number may be given to a stranger: it is looked at, no longer signalled.
         if test_kill_process_group(self.id).is_ok() {
-            let members = processes().into_iter().filter(|process| process.group == self.id);
+            let members = processes().into_iter().filter(|process| process.group == Some(self.id));
             await_ends(&mut members.take(MAX_WATCHED).filter_map(Process::watch).collect(), until);
         }
         match reaped? {
@@ -92,7 +92,7 @@ impl Group {
                 continue;
             };
             // Once is enough: some programs take a second TERM for impatience.
-            if process.group != self.id {
+            if process.group != Some(self.id) {
                 let _ = pidfd_send_signal(&pidfd, signal);
             }
             if self.living.len() < MAX_WATCHED {
@@ -133,9 +133,10 @@ fn await_ends(living: &mut Vec<OwnedFd>, until: Instant) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
     id: Pid,
+    // Each is absent where the process that gave its number lives outside of this PID namespace (a container's).
     parent: Option<Pid>,
-    group: Pid,
-    session: Pid,
+    group: Option<Pid>,
+    session: Option<Pid>,
     /// Clock ticks since boot; with the id it names a process for ever.
     started: u64,
 }
@@ -170,7 +171,7 @@ fn parse(id: Pid, stat: &str) -> Option<Process> {
         return None;
     }
     let mut number = || fields.next()?.parse().ok();
-    let (parent, group, session) = (Pid::from_raw(number()?), Pid::from_raw(number()?)?, Pid::from_raw(number()?)?);
+    let (parent, group, session) = (Pid::from_raw(number()?), Pid::from_raw(number()?), Pid::from_raw(number()?));
     let started = fields.nth(15)?.parse().ok()?;
     Some(Process { id, parent, group, session, started })
 }
@@ -182,8 +183,8 @@ fn descendants(all: &[Process], leader: Pid) -> Vec<Process> {
     loop {
         let before = found.len();
         for process in all {
-            let related = process.group == leader
-                || process.session == leader
+            let related = process.group == Some(leader)
+                || process.session == Some(leader)
                 || process.parent.is_some_and(|parent| family.contains(&parent));
             if related && !family.contains(&process.id) {
                 family.push(process.id);
@@ -201,8 +202,8 @@ mod tests {
     use super::*;
 
     fn process(id: i32, parent: i32, group: i32, session: i32) -> Process {
-        let pid = |raw| Pid::from_raw(raw).unwrap();
-        Process { id: pid(id), parent: Pid::from_raw(parent), group: pid(group), session: pid(session), started: 1 }
+        let pid = Pid::from_raw;
+        Process { id: pid(id).unwrap(), parent: pid(parent), group: pid(group), session: pid(session), started: 1 }
     }
 
     #[test]
@@ -233,13 +234,22 @@ mod tests {
         assert_eq!(found, Process { started: 9876, ..process(7, 4, 5, 6) });
         assert_eq!(parse(id, &format!("7 (dead) Z {rest}")), None);
         assert_eq!(parse(id, "7 (short) S 4 5"), None);
+        // Started from outside of the PID namespace.
+        let found = parse(id, &format!("7 (inner) S 0 0 0 {}", &rest[6..])).unwrap();
+        assert_eq!(found, Process { started: 9876, ..process(7, 0, 0, 0) });
     }
 
     #[test]
-    fn this_process_is_found_with_its_group() {
-        let own = read(rustix::process::getpid()).unwrap();
-        assert_eq!(own.group, rustix::process::getpgrp());
-        assert_eq!(own.parent, rustix::process::getppid());
-        assert!(processes().contains(&own));
+    fn a_child_is_found_with_its_parent_and_group() {
+        use std::os::unix::process::CommandExt;
+        let mut child = std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let id = Pid::from_child(&child);
+        let found = read(id).unwrap();
+        let listed = processes().contains(&found);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((found.parent, found.group), (Some(rustix::process::getpid()), Some(id)));
+        assert!(listed);
+        assert_eq!(read(id), None);
     }
 }
