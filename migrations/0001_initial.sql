@@ -6,16 +6,38 @@ CREATE TABLE jobs (
     name TEXT NOT NULL UNIQUE
 );
 
--- One row for each finished attempt of each key. The primary key is the table: one tree to search, one to change.
-CREATE TABLE records (
+-- A record says how one attempt of one key ended. Most keys are random, and a table in the order of its keys would take a
+-- page of its own for each. So a commit appends its records here, whatever their keys are, and when there are enough of them
+-- they move to `records` together, as one generation.
+CREATE TABLE recent (
+    -- Counts the records of the store.
+    seq INTEGER PRIMARY KEY,
     job INTEGER NOT NULL,
     key BLOB NOT NULL,
     attempt INTEGER NOT NULL,
-    -- 1 = done, 2 = failed, 3 = failed and the broker confirmed the copy
+    -- 1 = failed, 2 = failed and the broker confirmed the copy, 3 = done. Where one attempt has several, the greatest counts.
     outcome INTEGER NOT NULL,
     -- When it ended, Unix milliseconds.
+    at INTEGER NOT NULL
+);
+
+-- The generations that are whole. What `records` has of another one is a move that was not finished.
+CREATE TABLE generations (
+    id INTEGER PRIMARY KEY,
+    rows INTEGER NOT NULL,
+    -- The last `recent.seq` that is in it. Rows up to there wait only to be deleted.
+    through INTEGER NOT NULL
+);
+
+-- Written once, in the order of the primary key, which is the table: one tree to search.
+CREATE TABLE records (
+    generation INTEGER NOT NULL,
+    job INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
     at INTEGER NOT NULL,
-    PRIMARY KEY (job, key, attempt)
+    PRIMARY KEY (generation, job, key, attempt)
 ) WITHOUT ROWID;
 
 -- What is known about a failed attempt: enough to build its copy again.
@@ -30,10 +52,9 @@ CREATE TABLE failures (
     PRIMARY KEY (job, key, attempt)
 ) WITHOUT ROWID;
 
--- Sums that would take a scan to count.
-CREATE TABLE totals (
-    name TEXT PRIMARY KEY,
-    value INTEGER NOT NULL
-) WITHOUT ROWID;
-
-INSERT INTO totals VALUES ('records', 0);
+-- All that is known, wherever it stands.
+CREATE VIEW outcomes AS
+    SELECT job, key, attempt, outcome, at FROM generations JOIN records ON records.generation = generations.id
+    UNION ALL
+    SELECT job, key, attempt, outcome, at FROM recent
+    WHERE seq > (SELECT coalesce(max(through), 0) FROM generations);

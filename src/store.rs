@@ -4,8 +4,10 @@
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
 mod filter;
+mod ledger;
 mod migrate;
 mod reader;
+mod recent;
 mod recorder;
 
 use std::fs::{self, File, OpenOptions};
@@ -94,6 +96,7 @@ impl StoreError {
 pub struct Store {
     path: PathBuf,
     connection: Connection,
+    recent: recent::Shared,
     /// Held for the life of the process; the kernel releases it, also after `kill -9`.
     _lock: File,
 }
@@ -111,7 +114,8 @@ impl Store {
         let mut connection = Connection::open(&path).map_err(|error| opening(&error))?;
         set_up(&connection, config.synchronous).map_err(|error| opening(&error))?;
         migrate::migrate(&mut connection, &path)?;
-        Ok(Self { path, connection, _lock: lock })
+        let recent = ledger::load_recent(&connection).map_err(|error| opening(&error))?;
+        Ok(Self { recent: recent::Shared::new(recent), path, connection, _lock: lock })
     }
 
     /// The number of a job, given at its first use.
@@ -126,15 +130,12 @@ impl Store {
 
     /// A read-only handle for one job.
     pub fn reader(&self, job: JobId) -> Result<Reader, StoreError> {
-        Reader::open(&self.path, job)
+        Reader::open(&self.path, job, self.recent.clone())
     }
 }
 
 /// The pragmas, each with its reason.
 fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
-    // Kept small, because most keys are random: each record then dirties a page of its own, and the WAL takes whole
-    // pages. Only a new file takes this.
-    connection.pragma_update(None, "page_size", 1024)?;
     // Readers and the writer do not wait for each other.
     connection.pragma_update(None, "journal_mode", "wal")?;
     // FULL syncs the WAL at each commit: a record that was acknowledged survives a power cut.
@@ -143,12 +144,10 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
         Synchronous::Normal => "normal",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
-    // Random keys dirty many pages; a larger WAL folds more changes of a page into one write of it.
-    connection.pragma_update(None, "wal_autocheckpoint", 48_000)?;
     // After a burst the WAL file shrinks again.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // Kibibytes of page cache.
-    connection.pragma_update(None, "cache_size", -14_336)?;
+    // Kibibytes of page cache: the ends of the tables, where everything is written, and room for the steps of a failure.
+    connection.pragma_update(None, "cache_size", -4096)?;
     // Another process may hold the file for a moment (a backup, a shell).
     connection.busy_timeout(std::time::Duration::from_secs(10))
 }

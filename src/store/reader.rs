@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::filter::KeyFilter;
-use super::{JobId, StoreError, recorder};
+use super::recent::{Entry, Outcome, Shared};
+use super::{JobId, StoreError};
 use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Recorded, UnixMillis};
 
 /// A read-only connection, owned by one job thread.
@@ -14,18 +15,19 @@ use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Record
 pub struct Reader {
     connection: Connection,
     job: JobId,
+    recent: Shared,
     /// Every key of the job that is in the store or on its way there.
     keys: KeyFilter,
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path, job: JobId) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, job: JobId, recent: Shared) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(Duration::from_secs(10))?;
             let keys = stored_keys(&connection, job)?;
-            Ok(Self { connection, job, keys })
+            Ok(Self { connection, job, recent, keys })
         };
         match open() {
             Ok(reader) => Ok(reader),
@@ -61,37 +63,57 @@ impl Reader {
     }
 
     fn ask(&self, asked: &[(usize, &MessageKey, u32)], found: &mut [Option<Recorded>]) -> rusqlite::Result<()> {
+        // Before the snapshot: what leaves memory for a generation in between is in the snapshot.
+        let young: Vec<Vec<(u32, Entry)>> = {
+            let recent = self.recent.read();
+            asked.iter().map(|(_, key, _)| recent.of_key(self.job, key)).collect()
+        };
         let snapshot = self.connection.unchecked_transaction()?;
-        for (index, key, attempt) in asked {
-            found[*index] = self.one(key, *attempt)?;
+        for ((index, key, attempt), young) in asked.iter().zip(young) {
+            found[*index] = self.one(key, *attempt, young)?;
         }
         snapshot.finish()
     }
 
-    fn one(&self, key: &MessageKey, attempt: u32) -> rusqlite::Result<Option<Recorded>> {
-        let mut select =
-            self.connection.prepare_cached("SELECT attempt, outcome, at FROM records WHERE job = ?1 AND key = ?2")?;
-        let mut rows = select.query((self.job.0, key.as_bytes()))?;
-        let mut recorded = None;
-        while let Some(row) = rows.next()? {
-            let same = row.get::<_, u32>(0)? == attempt;
-            match row.get::<_, i64>(1)? {
-                recorder::DONE => return Ok(Some(Recorded::Done)),
-                recorder::FORWARDED if same => recorded = Some(Recorded::Forwarded),
-                recorder::FAILED if same => {
-                    recorded = Some(Recorded::Failed(self.failure(key, attempt, UnixMillis(row.get(2)?))?));
-                }
-                _ => {}
-            }
+    fn one(&self, key: &MessageKey, attempt: u32, young: Vec<(u32, Entry)>) -> rusqlite::Result<Option<Recorded>> {
+        let mut all = young;
+        // A key that is done needs no search of the generations.
+        if !all.iter().any(|(_, entry)| entry.outcome == Outcome::Done) {
+            self.add_settled(key, &mut all)?;
         }
-        Ok(recorded)
+        if all.iter().any(|(_, entry)| entry.outcome == Outcome::Done) {
+            return Ok(Some(Recorded::Done));
+        }
+        let same = all.into_iter().filter(|(other, _)| *other == attempt).map(|(_, entry)| entry);
+        match same.max_by_key(|entry| entry.outcome) {
+            Some(Entry { outcome: Outcome::Failed, at }) => {
+                Ok(self.failure(key, attempt, UnixMillis(at))?.map(Recorded::Failed))
+            }
+            Some(_) => Ok(Some(Recorded::Forwarded)),
+            None => Ok(None),
+        }
     }
 
-    fn failure(&self, key: &MessageKey, attempt: u32, at: UnixMillis) -> rusqlite::Result<FailedAttempt> {
+    /// What the generations know of a key.
+    fn add_settled(&self, key: &MessageKey, all: &mut Vec<(u32, Entry)>) -> rusqlite::Result<()> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT attempt, outcome, at FROM generations CROSS JOIN records
+             ON records.generation = generations.id AND job = ?1 AND key = ?2",
+        )?;
+        let mut rows = select.query((self.job.0, key.as_bytes()))?;
+        while let Some(row) = rows.next()? {
+            if let Some(outcome) = Outcome::from_code(row.get(1)?) {
+                all.push((row.get(0)?, Entry { outcome, at: row.get(2)? }));
+            }
+        }
+        Ok(())
+    }
+
+    fn failure(&self, key: &MessageKey, attempt: u32, at: UnixMillis) -> rusqlite::Result<Option<FailedAttempt>> {
         let mut select = self.connection.prepare_cached(
             "SELECT class, error, delay_s FROM failures WHERE job = ?1 AND key = ?2 AND attempt = ?3",
         )?;
-        select.query_row((self.job.0, key.as_bytes(), attempt), |row| {
+        let found = select.query_row((self.job.0, key.as_bytes(), attempt), |row| {
             let class: String = row.get(0)?;
             let demand = match row.get::<_, Option<u32>>(2)? {
                 Some(seconds) => Demand::Retry { delay: Duration::from_secs(seconds.into()) },
@@ -100,14 +122,15 @@ impl Reader {
             // A class of a newer version reads as the general one; its text says the rest.
             let class = ErrorClass::from_wire(&class).unwrap_or(ErrorClass::Failed);
             Ok(FailedAttempt { failure: Failure { class, error: row.get(1)? }, demand, at })
-        })
+        });
+        found.optional()
     }
 }
 
-/// All keys of a job: one pass over its part of the tree.
+/// All keys of a job: one pass over its part of each generation, and over what is young.
 fn stored_keys(connection: &Connection, job: JobId) -> rusqlite::Result<KeyFilter> {
     let mut keys = KeyFilter::default();
-    let mut select = connection.prepare("SELECT key FROM records WHERE job = ?1")?;
+    let mut select = connection.prepare("SELECT key FROM outcomes WHERE job = ?1")?;
     let mut rows = select.query([job.0])?;
     while let Some(row) = rows.next()? {
         keys.insert(&MessageKey::from_bytes(row.get_ref(0)?.as_blob()?));

@@ -6,26 +6,22 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use log::{debug, error, info, warn};
-use rusqlite::{Connection, TransactionBehavior};
+use log::{error, info, warn};
 
+use super::ledger::Ledger;
 use super::{JobId, Store, StoreError};
 use crate::failpoint;
 use crate::policy::inflight::Mark;
-use crate::task::{Committed, Demand, MessageKey, Record, Recorded, Ticket, UnixMillis};
+use crate::task::{Committed, Record, Ticket, UnixMillis};
 
-pub(super) const DONE: i64 = 1;
-pub(super) const FAILED: i64 = 2;
-pub(super) const FORWARDED: i64 = 3;
-
-/// The recorder wakes at least this often, to say that it lives and to prune.
+/// The recorder wakes at least this often, to say that it lives.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a full disk is left alone before the commit is tried again.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// Rows that one pruning step looks at: about a millisecond of work, so that records never wait long behind it.
-const PRUNE_ROWS: usize = 1000;
-/// Rest between two rounds of pruning over the whole store.
-const PRUNE_REST: Duration = Duration::from_secs(60);
+/// Between two steps of moving and forgetting while there is nothing to commit: below one percent of a core.
+const TEND_PAUSE: Duration = Duration::from_millis(100);
+/// Until it is looked again whether something is over.
+const TEND_REST: Duration = Duration::from_secs(60);
 
 /// One job's records, to be committed together.
 #[derive(Debug)]
@@ -90,7 +86,8 @@ impl Recorder {
         let (requests, inbox) = crossbeam_channel::bounded(retention.len() + 4);
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             let _alive = alive;
-            let result = Writer::new(store, retention).and_then(|mut writer| writer.run(&inbox, &beat));
+            let ledger = Ledger::new(store, retention);
+            let result = ledger.and_then(|ledger| Writer::new(ledger).run(&inbox, &beat));
             if let Err(error) = &result {
                 error!("{error}");
             }
@@ -101,32 +98,16 @@ impl Recorder {
 }
 
 struct Writer {
-    store: Store,
-    retention: BTreeMap<JobId, Duration>,
-    records: i64,
+    ledger: Ledger,
     commits: u64,
     last_commit: Option<Duration>,
     problem: Option<String>,
-    pruned_to: Option<(i64, MessageKey, u32)>,
-    prune_at: Instant,
+    tend_at: Instant,
 }
 
 impl Writer {
-    fn new(store: Store, retention: BTreeMap<JobId, Duration>) -> Result<Self, StoreError> {
-        let records = store
-            .connection
-            .query_row("SELECT value FROM totals WHERE name = 'records'", [], |row| row.get(0))
-            .map_err(|error| StoreError::sqlite("read its totals", &error))?;
-        Ok(Self {
-            store,
-            retention,
-            records,
-            commits: 0,
-            last_commit: None,
-            problem: None,
-            pruned_to: None,
-            prune_at: Instant::now(),
-        })
+    fn new(ledger: Ledger) -> Self {
+        Self { ledger, commits: 0, last_commit: None, problem: None, tend_at: Instant::now() }
     }
 
     fn run(&mut self, inbox: &Receiver<Request>, beat: &impl Fn()) -> Result<(), StoreError> {
@@ -143,14 +124,15 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            if Instant::now() >= self.prune_at {
-                self.prune()?;
+            if Instant::now() >= self.tend_at {
+                let more = self.ledger.tend(UnixMillis::now())?;
+                self.tend_at = Instant::now() + if more { TEND_PAUSE } else { TEND_REST };
             }
         }
     }
 
     fn patience(&self) -> Duration {
-        self.prune_at.saturating_duration_since(Instant::now()).min(TICK)
+        self.tend_at.saturating_duration_since(Instant::now()).min(TICK)
     }
 
     /// Answers inspections and gathers batches.
@@ -179,10 +161,9 @@ impl Writer {
         loop {
             let began = Instant::now();
             failpoint::hit("before-commit");
-            match self.write(&batches) {
-                Ok(added) => {
+            match self.ledger.commit(&batches) {
+                Ok(()) => {
                     failpoint::hit("after-commit");
-                    self.records += added;
                     self.commits += 1;
                     self.last_commit = Some(began.elapsed());
                     if self.problem.take().is_some() {
@@ -220,95 +201,14 @@ impl Writer {
         batches
     }
 
-    /// One transaction over all batches; returns how many rows of records were added.
-    fn write(&self, batches: &[Batch]) -> Result<i64, StoreError> {
-        let write = || {
-            let transaction =
-                rusqlite::Transaction::new_unchecked(&self.store.connection, TransactionBehavior::Immediate)?;
-            let mut added = 0;
-            for batch in batches {
-                // Neighbours in the tree are written one after the other: fewer pages are searched and changed.
-                let mut keyed: Vec<_> =
-                    batch.records.iter().filter_map(|r| r.key.as_ref().map(|key| (key, r))).collect();
-                keyed.sort_unstable_by_key(|(key, _)| *key);
-                for (key, record) in keyed {
-                    added += insert(&transaction, batch.job, key, record)?;
-                }
-                for mark in &batch.marks {
-                    set_forwarded(&transaction, batch.job, mark)?;
-                }
-            }
-            if added > 0 {
-                add_to_total(&transaction, added)?;
-            }
-            transaction.commit()?;
-            Ok(added)
-        };
-        write().map_err(|error| StoreError::sqlite("commit", &error))
-    }
-
-    /// Looks at the next rows of the store and deletes what its job need not remember any longer.
-    fn prune(&mut self) -> Result<(), StoreError> {
-        let rows = self.next_rows().map_err(|error| StoreError::sqlite("prune", &error))?;
-        let whole = rows.len() == PRUNE_ROWS;
-        let now = UnixMillis::now().0;
-        let old: Vec<_> = rows.iter().filter(|row| self.is_over(row, now)).collect();
-        if !old.is_empty() {
-            let delete = || {
-                let transaction =
-                    rusqlite::Transaction::new_unchecked(&self.store.connection, TransactionBehavior::Immediate)?;
-                for row in &old {
-                    delete(&transaction, row)?;
-                }
-                add_to_total(&transaction, -(old.len() as i64))?;
-                transaction.commit()
-            };
-            match delete().map_err(|error: rusqlite::Error| StoreError::sqlite("prune", &error)) {
-                Ok(()) => {
-                    self.records -= old.len() as i64;
-                    debug!("forgot {} records whose retention is over", old.len());
-                }
-                // Deleting needs room too; a full disk is told when a commit meets it.
-                Err(StoreError::Full) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.pruned_to = rows.into_iter().last().filter(|_| whole).map(|row| (row.job, row.key, row.attempt));
-        // A tenth of a second between steps keeps pruning below one percent of a core.
-        self.prune_at = Instant::now() + if whole { Duration::from_millis(100) } else { PRUNE_REST };
-        Ok(())
-    }
-
-    fn is_over(&self, row: &Row, now: i64) -> bool {
-        // A job that is no longer configured keeps its keys: it may come back.
-        let retention = self.retention.get(&JobId(row.job));
-        retention.is_some_and(|kept| row.at < now.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)))
-    }
-
-    fn next_rows(&self) -> rusqlite::Result<Vec<Row>> {
-        let (job, key, attempt) = match &self.pruned_to {
-            Some((job, key, attempt)) => (*job, key.as_bytes(), *attempt),
-            None => (0, &[][..], 0),
-        };
-        let mut select = self.store.connection.prepare_cached(
-            "SELECT job, key, attempt, at FROM records WHERE (job, key, attempt) > (?1, ?2, ?3)
-             ORDER BY job, key, attempt LIMIT ?4",
-        )?;
-        let rows = select.query_map((job, key, attempt, PRUNE_ROWS as i64), |row| {
-            let key = MessageKey::from_bytes(row.get_ref(1)?.as_blob()?);
-            Ok(Row { job: row.get(0)?, key, attempt: row.get(2)?, at: row.get(3)? })
-        })?;
-        rows.collect()
-    }
-
     fn report(&self) -> StoreReport {
         let size = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.len());
-        let mut wal = self.store.path.clone().into_os_string();
+        let mut wal = self.ledger.path().to_owned().into_os_string();
         wal.push("-wal");
         StoreReport {
-            path: self.store.path.clone(),
-            records: self.records,
-            bytes: size(&self.store.path),
+            path: self.ledger.path().to_owned(),
+            records: self.ledger.records(),
+            bytes: size(self.ledger.path()),
             wal_bytes: size(Path::new(&wal)),
             commits: self.commits,
             last_commit: self.last_commit,
@@ -317,70 +217,12 @@ impl Writer {
     }
 }
 
-struct Row {
-    job: i64,
-    key: MessageKey,
-    attempt: u32,
-    at: i64,
-}
-
-/// Inserts a record; 1 where the row is new. A success overwrites what stood there, nothing overwrites a success.
-fn insert(connection: &Connection, job: JobId, key: &MessageKey, record: &Record) -> rusqlite::Result<i64> {
-    let outcome = match &record.what {
-        Recorded::Done => DONE,
-        Recorded::Failed(_) => FAILED,
-        Recorded::Forwarded => FORWARDED,
-    };
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO records (job, key, attempt, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO NOTHING",
-    )?;
-    let added = statement.execute((job.0, key.as_bytes(), record.attempt, outcome, record.at.0))?;
-    if added == 0 && outcome == DONE {
-        let mut statement =
-            connection.prepare_cached("UPDATE records SET outcome = 1 WHERE job = ?1 AND key = ?2 AND attempt = ?3")?;
-        statement.execute((job.0, key.as_bytes(), record.attempt))?;
-    }
-    if let Recorded::Failed(failed) = &record.what {
-        let delay = match failed.demand {
-            Demand::Retry { delay } => Some(delay.as_secs() as i64),
-            Demand::Dead => None,
-        };
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO failures (job, key, attempt, class, error, delay_s) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO NOTHING",
-        )?;
-        let class = failed.failure.class.as_str();
-        statement.execute((job.0, key.as_bytes(), record.attempt, class, &failed.failure.error, delay))?;
-    }
-    Ok(added as i64)
-}
-
-fn set_forwarded(connection: &Connection, job: JobId, mark: &Mark) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "UPDATE records SET outcome = 3 WHERE job = ?1 AND key = ?2 AND attempt = ?3 AND outcome = 2",
-    )?;
-    statement.execute((job.0, mark.key.as_bytes(), mark.attempt)).map(|_| ())
-}
-
-fn add_to_total(connection: &Connection, added: i64) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("UPDATE totals SET value = value + ?1 WHERE name = 'records'")?;
-    statement.execute([added]).map(|_| ())
-}
-
-fn delete(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
-    for table in ["records", "failures"] {
-        let sql = format!("DELETE FROM {table} WHERE job = ?1 AND key = ?2 AND attempt = ?3");
-        connection.prepare_cached(&sql)?.execute((row.job, row.key.as_bytes(), row.attempt))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{self, Synchronous};
-    use crate::task::{ErrorClass, FailedAttempt, Failure};
+    use crate::store::{Reader, recent::Shared};
+    use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Recorded};
 
     struct Bench {
         folder: tempfile::TempDir,
@@ -400,16 +242,12 @@ mod tests {
             .unwrap()
         }
 
-        /// A reader that starts now: it knows the keys that are there.
-        fn reader(&self, job: JobId) -> super::super::Reader {
-            super::super::Reader::open(&self.folder.path().join("warrend.db"), job).unwrap()
-        }
-
-        fn recorder(&self) -> (Recorder, JobId) {
+        fn recorder(&self) -> Running {
             let store = self.store();
             let job = store.job_id("j").unwrap();
             let retention = BTreeMap::from([(job, Duration::from_secs(60))]);
-            (Recorder::spawn(store, retention, || {}, ()).unwrap(), job)
+            let (path, recent) = (store.path.clone(), store.recent.clone());
+            Running { recorder: Recorder::spawn(store, retention, || {}, ()).unwrap(), job, path, recent }
         }
     }
 
@@ -429,22 +267,36 @@ mod tests {
         }
     }
 
-    fn commit(recorder: &Recorder, job: JobId, records: Vec<Record>, marks: Vec<Mark>) -> Vec<Ticket> {
-        let (reply, committed) = crossbeam_channel::bounded(1);
-        recorder.requests.send(Request::Commit(Batch { job, records, marks, reply })).unwrap();
-        committed.recv_timeout(Duration::from_secs(10)).unwrap().tickets().to_vec()
+    struct Running {
+        recorder: Recorder,
+        job: JobId,
+        path: PathBuf,
+        recent: Shared,
     }
 
-    fn report(recorder: &Recorder) -> StoreReport {
-        let (reply, report) = crossbeam_channel::bounded(1);
-        recorder.requests.send(Request::Inspect(reply)).unwrap();
-        report.recv_timeout(Duration::from_secs(10)).unwrap()
+    impl Running {
+        fn commit(&self, records: Vec<Record>, marks: Vec<Mark>) -> Vec<Ticket> {
+            let (reply, committed) = crossbeam_channel::bounded(1);
+            self.recorder.requests.send(Request::Commit(Batch { job: self.job, records, marks, reply })).unwrap();
+            committed.recv_timeout(Duration::from_secs(10)).unwrap().tickets().to_vec()
+        }
+
+        fn report(&self) -> StoreReport {
+            let (reply, report) = crossbeam_channel::bounded(1);
+            self.recorder.requests.send(Request::Inspect(reply)).unwrap();
+            report.recv_timeout(Duration::from_secs(10)).unwrap()
+        }
+
+        /// A reader that starts now: it knows the keys that are there.
+        fn reader(&self) -> Reader {
+            Reader::open(&self.path, self.job, self.recent.clone()).unwrap()
+        }
     }
 
     #[test]
     fn what_is_committed_is_found_by_any_reader() {
         let bench = Bench::new();
-        let (recorder, job) = bench.recorder();
+        let running = bench.recorder();
         let mut retry = failed(Demand::Retry { delay: Duration::from_secs(9) });
         let records = vec![
             record(1, "done", 2, Recorded::Done),
@@ -452,93 +304,61 @@ mod tests {
             record(3, "dead", 1, Recorded::Failed(failed(Demand::Dead))),
         ];
         retry.at = records[1].at;
-        assert_eq!(commit(&recorder, job, records, Vec::new()), [Ticket(1), Ticket(2), Ticket(3)]);
+        assert_eq!(running.commit(records, Vec::new()), [Ticket(1), Ticket(2), Ticket(3)]);
         let keys = ["done", "retry", "dead", "new"].map(key);
-        let found = bench.reader(job).look_up(keys.iter().map(|key| (key, 1))).unwrap();
+        let found = running.reader().look_up(keys.iter().map(|key| (key, 1))).unwrap();
         assert_eq!(found[0], Some(Recorded::Done), "done at any attempt is done");
         assert_eq!(found[1], Some(Recorded::Failed(retry)));
         assert!(matches!(&found[2], Some(Recorded::Failed(failed)) if failed.demand == Demand::Dead));
         assert_eq!(found[3], None);
         assert_eq!(
-            bench.reader(job).look_up([(&keys[1], 2)]).unwrap(),
+            running.reader().look_up([(&keys[1], 2)]).unwrap(),
             [None],
             "another attempt of a failed key may run"
         );
 
-        commit(&recorder, job, Vec::new(), vec![Mark { key: keys[1].clone(), attempt: 1 }]);
-        assert_eq!(bench.reader(job).look_up([(&keys[1], 1)]).unwrap(), [Some(Recorded::Forwarded)]);
-        let report = report(&recorder);
+        running.commit(Vec::new(), vec![Mark { key: keys[1].clone(), attempt: 1 }]);
+        assert_eq!(running.reader().look_up([(&keys[1], 1)]).unwrap(), [Some(Recorded::Forwarded)]);
+        let report = running.report();
         assert_eq!((report.records, report.commits, report.problem), (3, 2, None));
     }
 
     #[test]
     fn a_reader_finds_what_was_committed_after_it_began() {
         let bench = Bench::new();
-        let (recorder, job) = bench.recorder();
-        let mut reader = bench.reader(job);
+        let running = bench.recorder();
+        let mut reader = running.reader();
         assert_eq!(reader.look_up([(&key("a"), 1)]).unwrap(), [None]);
         reader.expect(&key("a"));
-        commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        running.commit(vec![record(1, "a", 1, Recorded::Done)], Vec::new());
         assert_eq!(reader.look_up([(&key("b"), 1), (&key("a"), 1)]).unwrap(), [None, Some(Recorded::Done)]);
     }
 
     #[test]
     fn nothing_overwrites_a_success() {
         let bench = Bench::new();
-        let (recorder, job) = bench.recorder();
-        commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
-        commit(&recorder, job, vec![record(2, "a", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
-        commit(&recorder, job, Vec::new(), vec![Mark { key: key("a"), attempt: 1 }]);
-        assert_eq!(bench.reader(job).look_up([(&key("a"), 1)]).unwrap(), [Some(Recorded::Done)]);
-        commit(&recorder, job, vec![record(3, "b", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
-        commit(&recorder, job, vec![record(4, "b", 1, Recorded::Done)], Vec::new());
-        assert_eq!(bench.reader(job).look_up([(&key("b"), 1)]).unwrap(), [Some(Recorded::Done)]);
-        assert_eq!(report(&recorder).records, 2);
+        let running = bench.recorder();
+        running.commit(vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        running.commit(vec![record(2, "a", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
+        running.commit(Vec::new(), vec![Mark { key: key("a"), attempt: 1 }]);
+        assert_eq!(running.reader().look_up([(&key("a"), 1)]).unwrap(), [Some(Recorded::Done)]);
+        running.commit(vec![record(3, "b", 1, Recorded::Failed(failed(Demand::Dead)))], Vec::new());
+        running.commit(vec![record(4, "b", 1, Recorded::Done)], Vec::new());
+        assert_eq!(running.reader().look_up([(&key("b"), 1)]).unwrap(), [Some(Recorded::Done)]);
+        assert_eq!(running.report().records, 2);
     }
 
     #[test]
     fn jobs_do_not_share_keys_and_a_restart_keeps_them() {
         let bench = Bench::new();
-        let (recorder, job) = bench.recorder();
-        commit(&recorder, job, vec![record(1, "a", 1, Recorded::Done)], Vec::new());
-        drop(recorder.requests);
-        recorder.thread.join().unwrap().unwrap();
+        let running = bench.recorder();
+        running.commit(vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        let job = running.job;
+        drop(running.recorder.requests);
+        running.recorder.thread.join().unwrap().unwrap();
         let store = bench.store();
         let other = store.job_id("other").unwrap();
         let look = |job| store.reader(job).unwrap().look_up([(&key("a"), 1)]).unwrap().remove(0);
         assert_eq!((look(job), look(other)), (Some(Recorded::Done), None));
-    }
-
-    #[test]
-    fn pruning_forgets_what_is_over_in_small_steps() {
-        let bench = Bench::new();
-        let store = bench.store();
-        let (kept, pruned) = (store.job_id("kept").unwrap(), store.job_id("pruned").unwrap());
-        let retention = BTreeMap::from([(kept, Duration::from_secs(3600)), (pruned, Duration::from_secs(60))]);
-        let mut writer = Writer::new(store, retention).unwrap();
-        let old = UnixMillis(UnixMillis::now().0 - 120_000);
-        let batch = |job, name: &str, at| Batch {
-            job,
-            records: (0..1500)
-                .map(|n| Record { at, ..record(n, &format!("{name}{n}"), 1, Recorded::Failed(failed(Demand::Dead))) })
-                .collect(),
-            marks: Vec::new(),
-            reply: crossbeam_channel::bounded(1).0,
-        };
-        let batches = [batch(kept, "k", old), batch(pruned, "old", old), batch(pruned, "new", UnixMillis::now())];
-        writer.records = writer.write(&batches).unwrap();
-        assert_eq!(writer.records, 4500);
-        let mut steps = 0;
-        while steps == 0 || writer.pruned_to.is_some() {
-            writer.prune().unwrap();
-            steps += 1;
-        }
-        assert_eq!(writer.records, 3000);
-        assert_eq!(steps, 5, "4500 rows in steps of 1000");
-        let found = bench.reader(pruned).look_up([(&key("old7"), 1), (&key("new7"), 1)]).unwrap();
-        assert!(found[0].is_none() && found[1].is_some());
-        let failures: i64 =
-            writer.store.connection.query_row("SELECT count(*) FROM failures", [], |row| row.get(0)).unwrap();
-        assert_eq!(failures, 3000, "no failure outlives its record");
     }
 }

@@ -42,22 +42,22 @@ impl Records {
     }
 
     fn query(connection: &Connection) -> rusqlite::Result<Self> {
-        let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'records'";
+        let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'outcomes'";
         // A daemon that was killed at its first start may not have made them.
         if connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0 {
             return Ok(Self::default());
         }
         let mut records = Self::default();
         let mut select = connection.prepare(
-            "SELECT key, attempt, outcome, class IS NOT NULL AND delay_s IS NULL
-             FROM records LEFT JOIN failures USING (job, key, attempt)",
+            "SELECT key, attempt, max(outcome), class IS NOT NULL AND delay_s IS NULL
+             FROM outcomes LEFT JOIN failures USING (job, key, attempt) GROUP BY job, key, attempt",
         )?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let key = text(row.get_ref(0)?.as_blob()?);
             match row.get::<_, i64>(2)? {
-                1 => drop(records.done.insert(key.clone())),
-                2 if row.get(3)? => drop(records.owed_dead.insert(key.clone())),
+                3 => drop(records.done.insert(key.clone())),
+                1 if row.get(3)? => drop(records.owed_dead.insert(key.clone())),
                 _ => {}
             }
             records.ended.insert((key, row.get(1)?));

@@ -1,0 +1,581 @@
+//! The tables of records: a commit appends to `recent`, and what has gathered there moves to a generation of `records`.
+//!
+//! Why not one table in the order of its keys: most keys are random, so each record would change a page of its own, and the
+//! write-ahead log takes whole pages. Appending changes a page for every few dozen records, and a generation is written in
+//! its own order, so that the cost of a record is the same whatever the size of the store. The price is paid by look-ups,
+//! which search every generation; the filter of each reader spares nearly all of them.
+//!
+//! Every step is small and belongs to a transaction, so a crash costs nothing but the step: the rows of a move that was not
+//! finished are deleted at the next start, and it begins again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use log::debug;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::recent::{Entry, Id, Outcome, Recent};
+use super::recorder::Batch;
+use super::{JobId, Store, StoreError};
+use crate::task::{Demand, FailedAttempt, Failure, MessageKey, Recorded, UnixMillis};
+
+/// Records of a generation.
+///
+/// Their hash table has 2^16 places, of which seven in eight may be taken before it doubles.
+const GENERATION: usize = 50_000;
+/// Records that one commit moves besides: two milliseconds of work.
+const MOVED_AT_ONCE: usize = 2048;
+/// Rows of `recent` that one commit deletes besides.
+const CLEARED_AT_ONCE: i64 = 8192;
+/// Rows that one pruning step looks at: about a millisecond of work, so that records never wait long behind it.
+const PRUNED_AT_ONCE: usize = 1000;
+
+/// The store's writing side.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Store,
+    /// How long each job's keys are remembered. A job that is not in it keeps its keys: it may come back.
+    retention: BTreeMap<JobId, Duration>,
+    next_seq: i64,
+    /// Rows of `recent` up to this one are deleted.
+    cleared_to: i64,
+    generations: BTreeMap<i64, Generation>,
+    /// When the first of the young records is over, Unix milliseconds.
+    young_until: i64,
+    stage: Stage,
+    pruning: Option<Pruning>,
+    /// Young records that are enough for a generation.
+    enough: usize,
+}
+
+#[derive(Debug)]
+struct Generation {
+    rows: i64,
+    /// No record of it is over before that time, Unix milliseconds.
+    until: i64,
+}
+
+/// Where the records of the last generation stand.
+#[derive(Debug)]
+enum Stage {
+    Resting,
+    Moving {
+        generation: i64,
+        through: i64,
+        /// So many of them have moved.
+        moved: usize,
+    },
+    /// The generation is whole, and its rows of `recent` are being deleted.
+    Clearing {
+        through: i64,
+    },
+}
+
+/// A walk over a generation, to forget what is over.
+#[derive(Debug)]
+struct Pruning {
+    generation: i64,
+    after: Option<Id>,
+    /// When the first of those that stay is over.
+    until: i64,
+}
+
+/// What a transaction did to the stage; true once it is durable.
+enum Step {
+    None,
+    Moved(usize),
+    Whole,
+    Cleared { to: i64 },
+}
+
+impl Ledger {
+    /// Takes over the store.
+    pub fn new(store: Store, retention: BTreeMap<JobId, Duration>) -> Result<Self, StoreError> {
+        let mut ledger = Self {
+            store,
+            retention,
+            next_seq: 1,
+            cleared_to: 0,
+            generations: BTreeMap::new(),
+            young_until: i64::MAX,
+            stage: Stage::Resting,
+            pruning: None,
+            enough: GENERATION,
+        };
+        ledger.load().map_err(|error| StoreError::sqlite("read its generations", &error))?;
+        Ok(ledger)
+    }
+
+    fn load(&mut self) -> rusqlite::Result<()> {
+        let connection = &self.store.connection;
+        let number = |query| connection.query_row(query, [], |row| row.get::<_, i64>(0));
+        self.cleared_to = number("SELECT coalesce(max(through), 0) FROM generations")?;
+        self.next_seq = 1 + number("SELECT coalesce(max(seq), 0) FROM recent")?.max(self.cleared_to);
+        let mut select = connection.prepare("SELECT id, rows FROM generations")?;
+        // Nothing is known about the ages in them, so each is walked once.
+        let found = select.query_map([], |row| Ok((row.get(0)?, Generation { rows: row.get(1)?, until: i64::MIN })))?;
+        self.generations = found.collect::<rusqlite::Result<_>>()?;
+        let recent = self.store.recent.read();
+        let ends = recent.each_young().map(|(job, entry)| over_at(&self.retention, job, entry.at));
+        self.young_until = ends.min().unwrap_or(i64::MAX);
+        Ok(())
+    }
+
+    /// The file, for those who report on it.
+    pub fn path(&self) -> &std::path::Path {
+        &self.store.path
+    }
+
+    /// How many records there are.
+    pub fn records(&self) -> i64 {
+        let settled: i64 = self.generations.values().map(|generation| generation.rows).sum();
+        settled + self.store.recent.read().len() as i64
+    }
+
+    /// Commits all batches in one transaction. An error means that nothing of it happened.
+    pub fn commit(&mut self, batches: &[Batch]) -> Result<(), StoreError> {
+        self.begin_move(self.enough);
+        let write = || {
+            let transaction = begin(&self.store.connection)?;
+            let appended = self.append(&transaction, batches)?;
+            let step = self.step(&transaction)?;
+            transaction.commit()?;
+            Ok((appended, step))
+        };
+        let (appended, step) = write().map_err(|error| StoreError::sqlite("commit", &error))?;
+        self.next_seq += appended.len() as i64;
+        let mut recent = self.store.recent.write();
+        for (id, entry) in appended {
+            self.young_until = self.young_until.min(over_at(&self.retention, id.0, entry.at));
+            recent.insert(id, entry);
+        }
+        drop(recent);
+        self.follow(step);
+        Ok(())
+    }
+
+    /// Does a little of what can wait: moves, forgets. False once nothing is left to do for now.
+    pub fn tend(&mut self, now: UnixMillis) -> Result<bool, StoreError> {
+        if self.young_until <= now.0 {
+            self.begin_move(1);
+        }
+        let tended = if matches!(self.stage, Stage::Resting) { self.prune(now.0) } else { self.tend_stage() };
+        match tended {
+            Ok(more) => Ok(more),
+            Err(error) => match StoreError::sqlite("move or forget records", &error) {
+                // Deleting needs room too; a full disk is told when a commit meets it.
+                StoreError::Full => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Appends what ended to `recent`; returns what must stand in memory once it is durable.
+    fn append(&self, transaction: &Transaction<'_>, batches: &[Batch]) -> rusqlite::Result<Vec<(Id, Entry)>> {
+        let mut appended = Vec::with_capacity(batches.iter().map(|batch| batch.records.len()).sum());
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO recent (seq, job, key, attempt, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        let mut put = |id: Id, entry: Entry| -> rusqlite::Result<()> {
+            let seq = self.next_seq + appended.len() as i64;
+            insert.execute((seq, id.0.0, id.1.as_bytes(), id.2, entry.outcome.code(), entry.at))?;
+            appended.push((id, entry));
+            Ok(())
+        };
+        for batch in batches {
+            for record in &batch.records {
+                let Some(key) = &record.key else { continue };
+                if let Recorded::Failed(failed) = &record.what {
+                    add_failure(transaction, batch.job, key, record.attempt, failed)?;
+                }
+                let entry = Entry { outcome: Outcome::of(&record.what), at: record.at.0 };
+                put((batch.job, key.clone(), record.attempt), entry)?;
+            }
+            for mark in &batch.marks {
+                let entry = Entry { outcome: Outcome::Forwarded, at: UnixMillis::now().0 };
+                put((batch.job, mark.key.clone(), mark.attempt), entry)?;
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Begins a generation where none is under way and there are enough records for one.
+    fn begin_move(&mut self, enough: usize) {
+        let mut recent = self.store.recent.write();
+        if matches!(self.stage, Stage::Resting) && recent.young() >= enough {
+            recent.begin_move();
+            self.young_until = i64::MAX;
+            let generation = self.generations.last_key_value().map_or(1, |(last, _)| last + 1);
+            self.stage = Stage::Moving { generation, through: self.next_seq - 1, moved: 0 };
+        }
+    }
+
+    /// A little of the work of the stage, in the caller's transaction.
+    fn step(&self, transaction: &Transaction<'_>) -> rusqlite::Result<Step> {
+        match &self.stage {
+            Stage::Resting => Ok(Step::None),
+            Stage::Moving { generation, through, moved } => {
+                let mut insert = transaction.prepare_cached(
+                    "INSERT INTO records (generation, job, key, attempt, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?;
+                let recent = self.store.recent.read();
+                let to = (moved + MOVED_AT_ONCE).min(recent.moving().len());
+                for ((job, key, attempt), entry) in &recent.moving()[*moved..to] {
+                    insert.execute((generation, job.0, key.as_bytes(), attempt, entry.outcome.code(), entry.at))?;
+                }
+                if to < recent.moving().len() {
+                    return Ok(Step::Moved(to));
+                }
+                // An empty generation is kept only while it is the last, for what `through` says.
+                transaction.execute("DELETE FROM generations WHERE rows = 0", [])?;
+                let rows = recent.moving().len() as i64;
+                transaction.execute(
+                    "INSERT INTO generations (id, rows, through) VALUES (?1, ?2, ?3)",
+                    (generation, rows, through),
+                )?;
+                Ok(Step::Whole)
+            }
+            Stage::Clearing { through } => {
+                let to = (self.cleared_to + CLEARED_AT_ONCE).min(*through);
+                transaction.prepare_cached("DELETE FROM recent WHERE seq <= ?1")?.execute([to])?;
+                Ok(Step::Cleared { to })
+            }
+        }
+    }
+
+    /// Memory follows what is durable.
+    fn follow(&mut self, step: Step) {
+        match (step, &mut self.stage) {
+            (Step::Moved(to), Stage::Moving { moved, .. }) => *moved = to,
+            (Step::Whole, Stage::Moving { generation, through, .. }) => {
+                let moved = self.store.recent.write().end_move();
+                let until = moved.iter().map(|((job, _, _), entry)| over_at(&self.retention, *job, entry.at)).min();
+                self.generations.retain(|_, generation| generation.rows > 0);
+                let rows = moved.len() as i64;
+                self.generations.insert(*generation, Generation { rows, until: until.unwrap_or(i64::MAX) });
+                self.stage = Stage::Clearing { through: *through };
+            }
+            (Step::Cleared { to }, Stage::Clearing { through }) => {
+                self.cleared_to = to;
+                if to == *through {
+                    self.stage = Stage::Resting;
+                }
+            }
+            (Step::None | Step::Moved(_) | Step::Whole | Step::Cleared { .. }, _) => {}
+        }
+    }
+
+    /// A step of the stage while nothing is to be committed.
+    fn tend_stage(&mut self) -> rusqlite::Result<bool> {
+        let transaction = begin(&self.store.connection)?;
+        let step = self.step(&transaction)?;
+        transaction.commit()?;
+        self.follow(step);
+        Ok(true)
+    }
+
+    /// Looks at the next rows of a generation in which something may be over, and deletes what its job need not remember any
+    /// longer.
+    fn prune(&mut self, now: i64) -> rusqlite::Result<bool> {
+        let Some(pruning) = self.pruning.take().or_else(|| self.next_to_prune(now)) else {
+            return Ok(false);
+        };
+        let rows = self.rows_after(&pruning)?;
+        let (old, kept): (Vec<_>, Vec<_>) = rows.iter().partition(|(_, until)| *until <= now);
+        if !old.is_empty() {
+            let transaction = begin(&self.store.connection)?;
+            for ((job, key, attempt), _) in &old {
+                for delete in [
+                    "DELETE FROM records WHERE generation = ?4 AND job = ?1 AND key = ?2 AND attempt = ?3",
+                    "DELETE FROM failures WHERE job = ?1 AND key = ?2 AND attempt = ?3 AND ?4",
+                ] {
+                    let mut delete = transaction.prepare_cached(delete)?;
+                    delete.execute((job.0, key.as_bytes(), attempt, pruning.generation))?;
+                }
+            }
+            let less = "UPDATE generations SET rows = rows - ?2 WHERE id = ?1";
+            transaction.execute(less, (pruning.generation, old.len() as i64))?;
+            transaction.commit()?;
+            debug!("forgot {} records whose retention is over", old.len());
+        }
+        let until = kept.iter().map(|(_, until)| *until).fold(pruning.until, i64::min);
+        if let Some(generation) = self.generations.get_mut(&pruning.generation) {
+            generation.rows -= old.len() as i64;
+            if rows.len() < PRUNED_AT_ONCE {
+                generation.until = until;
+            }
+        }
+        let next = rows.into_iter().nth(PRUNED_AT_ONCE - 1);
+        self.pruning = next.map(|(id, _)| Pruning { after: Some(id), until, ..pruning });
+        Ok(true)
+    }
+
+    fn next_to_prune(&self, now: i64) -> Option<Pruning> {
+        let (generation, _) = self.generations.iter().find(|(_, generation)| generation.until <= now)?;
+        Some(Pruning { generation: *generation, after: None, until: i64::MAX })
+    }
+
+    /// The next rows of the walk, and when each is over.
+    fn rows_after(&self, pruning: &Pruning) -> rusqlite::Result<Vec<(Id, i64)>> {
+        let mut select = self.store.connection.prepare_cached(
+            "SELECT job, key, attempt, at FROM records
+             WHERE generation = ?1 AND (job, key, attempt) > (?2, ?3, ?4)
+             ORDER BY job, key, attempt LIMIT ?5",
+        )?;
+        let (job, key, attempt) = match &pruning.after {
+            Some((job, key, attempt)) => (job.0, key.as_bytes(), *attempt),
+            None => (i64::MIN, &[][..], 0),
+        };
+        let rows = select.query_map((pruning.generation, job, key, attempt, PRUNED_AT_ONCE as i64), |row| {
+            let (job, at) = (JobId(row.get(0)?), row.get(3)?);
+            let id = (job, MessageKey::from_bytes(row.get_ref(1)?.as_blob()?), row.get(2)?);
+            Ok((id, over_at(&self.retention, job, at)))
+        })?;
+        rows.collect()
+    }
+}
+
+fn add_failure(
+    transaction: &Transaction<'_>,
+    job: JobId,
+    key: &MessageKey,
+    attempt: u32,
+    failed: &FailedAttempt,
+) -> rusqlite::Result<()> {
+    let delay = match failed.demand {
+        Demand::Retry { delay } => Some(delay.as_secs() as i64),
+        Demand::Dead => None,
+    };
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO failures (job, key, attempt, class, error, delay_s) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO NOTHING",
+    )?;
+    let Failure { class, error } = &failed.failure;
+    insert.execute((job.0, key.as_bytes(), attempt, class.as_str(), error, delay)).map(|_| ())
+}
+
+/// When a record is over, Unix milliseconds.
+fn over_at(retention: &BTreeMap<JobId, Duration>, job: JobId, at: i64) -> i64 {
+    let kept = retention.get(&job).and_then(|kept| i64::try_from(kept.as_millis()).ok());
+    kept.map_or(i64::MAX, |kept| at.saturating_add(kept))
+}
+
+fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
+}
+
+/// Reads `recent` into memory, and deletes what an end in mid-move left behind.
+pub fn load_recent(connection: &Connection) -> rusqlite::Result<Recent> {
+    let transaction = begin(connection)?;
+    transaction.execute("DELETE FROM records WHERE generation > (SELECT coalesce(max(id), 0) FROM generations)", [])?;
+    transaction.execute("DELETE FROM recent WHERE seq <= (SELECT coalesce(max(through), 0) FROM generations)", [])?;
+    let mut recent = Recent::default();
+    {
+        let mut select = transaction.prepare("SELECT job, key, attempt, outcome, at FROM recent")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = (JobId(row.get(0)?), MessageKey::from_bytes(row.get_ref(1)?.as_blob()?), row.get(2)?);
+            if let Some(outcome) = Outcome::from_code(row.get(3)?) {
+                recent.insert(id, Entry { outcome, at: row.get(4)? });
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(recent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Synchronous};
+    use crate::policy::inflight::Mark;
+    use crate::task::{ErrorClass, Record, Ticket};
+
+    /// A generation in these tests.
+    const ENOUGH: usize = 50;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap() }
+        }
+
+        /// A process that starts. Jobs 1 and 2 forget after a minute, others never.
+        fn start(&self) -> Ledger {
+            let config = config::Store {
+                path: self.folder.path().join("warrend.db"),
+                synchronous: Synchronous::Normal,
+                retention: Duration::from_secs(60),
+            };
+            let retention = [1, 2].map(|job| (JobId(job), Duration::from_secs(60)));
+            let mut ledger = Ledger::new(Store::open(&config).unwrap(), BTreeMap::from(retention)).unwrap();
+            ledger.enough = ENOUGH;
+            ledger
+        }
+    }
+
+    fn key(number: u64) -> MessageKey {
+        MessageKey::from_text(&format!("message-{number}"))
+    }
+
+    fn batch(job: JobId, records: Vec<Record>, marks: Vec<Mark>) -> Batch {
+        Batch { job, records, marks, reply: crossbeam_channel::bounded(1).0 }
+    }
+
+    fn record(key: MessageKey, attempt: u32, what: Recorded, at: i64) -> Record {
+        Record { ticket: Ticket(0), key: Some(key), attempt, what, at: UnixMillis(at) }
+    }
+
+    fn failed() -> Recorded {
+        Recorded::Failed(FailedAttempt {
+            failure: Failure { class: ErrorClass::Timeout, error: "late".to_owned() },
+            demand: Demand::Dead,
+            at: UnixMillis(0),
+        })
+    }
+
+    fn count(ledger: &Ledger, table: &str) -> i64 {
+        let count = format!("SELECT count(*) FROM {table}");
+        ledger.store.connection.query_row(&count, [], |row| row.get(0)).unwrap()
+    }
+
+    fn tend_to_the_end(ledger: &mut Ledger, now: i64) -> usize {
+        (0..).take_while(|_| ledger.tend(UnixMillis(now)).unwrap()).count()
+    }
+
+    /// Random commits, moves and starts, against a plain map of what must be known.
+    #[test]
+    fn whatever_moves_and_whenever_it_starts_the_same_is_known() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let bench = Bench::new();
+            let mut ledger = bench.start();
+            let mut model: BTreeMap<Id, Outcome> = BTreeMap::new();
+            for _ in 0..200 {
+                let job = JobId(random.i64(1..=2));
+                let ids: Vec<_> = (0..random.u64(0..20)).map(|_| (key(random.u64(..300)), random.u32(1..=3))).collect();
+                match random.u8(..10) {
+                    0 => {
+                        drop(ledger);
+                        ledger = bench.start();
+                    }
+                    1..=3 => assert!(ledger.tend(UnixMillis(0)).is_ok()),
+                    kind => {
+                        let mut batch = batch(job, Vec::new(), Vec::new());
+                        for (key, attempt) in ids {
+                            let outcome = match kind {
+                                4 => {
+                                    batch.marks.push(Mark { key: key.clone(), attempt });
+                                    Outcome::Forwarded
+                                }
+                                5 | 6 => {
+                                    batch.records.push(record(key.clone(), attempt, failed(), 0));
+                                    Outcome::Failed
+                                }
+                                _ => {
+                                    batch.records.push(record(key.clone(), attempt, Recorded::Done, 0));
+                                    Outcome::Done
+                                }
+                            };
+                            let known = model.entry((job, key, attempt)).or_insert(outcome);
+                            *known = outcome.max(*known);
+                        }
+                        ledger.commit(&[batch]).unwrap();
+                    }
+                }
+            }
+            for job in [JobId(1), JobId(2)] {
+                let reader = ledger.store.reader(job).unwrap();
+                let asked: Vec<_> = (0..300).flat_map(|n| (1..=3).map(move |attempt| (key(n), attempt))).collect();
+                let found = reader.look_up(asked.iter().map(|(key, attempt)| (key, *attempt))).unwrap();
+                for ((key, attempt), found) in asked.into_iter().zip(found) {
+                    let done = (1..=3).any(|any| model.get(&(job, key.clone(), any)) == Some(&Outcome::Done));
+                    let same = model.get(&(job, key.clone(), attempt)).copied();
+                    let expected = if done { Some(Outcome::Done) } else { same };
+                    let found = found.as_ref().map(Outcome::of);
+                    assert_eq!(found, expected, "seed {seed}, {job:?}, {}, attempt {attempt}", key.to_text());
+                }
+            }
+            assert!(ledger.generations.len() > 3, "seed {seed}: it has moved");
+            assert!(count(&ledger, "outcomes") >= model.len() as i64);
+        }
+    }
+
+    #[test]
+    fn a_crash_in_mid_move_or_while_clearing_costs_nothing() {
+        let bench = Bench::new();
+        let mut ledger = bench.start();
+        let all = 2 * MOVED_AT_ONCE as u64 + 500;
+        let done = |range: std::ops::Range<u64>| range.map(|n| record(key(n), 1, Recorded::Done, 0)).collect();
+        ledger.enough = usize::MAX;
+        ledger.commit(&[batch(JobId(1), done(0..all), Vec::new())]).unwrap();
+        ledger.enough = ENOUGH;
+        // What each step leaves: two parts of the move, the whole, the cleared table.
+        for (step, (moved, whole, recent)) in [
+            (MOVED_AT_ONCE as i64, 0, all as i64 + 1),
+            (2 * MOVED_AT_ONCE as i64, 0, all as i64 + 2),
+            (all as i64, 1, all as i64 + 3),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            ledger.commit(&[batch(JobId(2), done(step as u64..step as u64 + 1), Vec::new())]).unwrap();
+            assert_eq!(count(&ledger, "records"), moved);
+            assert_eq!(count(&ledger, "generations"), whole);
+            assert_eq!(count(&ledger, "recent"), recent);
+            let copy = Bench::new();
+            ledger
+                .store
+                .connection
+                .execute("VACUUM INTO ?1", [copy.folder.path().join("warrend.db").to_str()])
+                .unwrap();
+            let mut after_crash = copy.start();
+            for _ in 0..2 {
+                assert_eq!(after_crash.records(), all as i64 + step as i64 + 1);
+                assert_eq!(count(&after_crash, "outcomes"), all as i64 + step as i64 + 1);
+                let found = after_crash.store.reader(JobId(1)).unwrap();
+                let keys: Vec<_> = (0..all).map(key).collect();
+                let found = found.look_up(keys.iter().map(|key| (key, 1))).unwrap();
+                assert!(found.iter().all(|found| *found == Some(Recorded::Done)));
+                after_crash.commit(&[]).unwrap();
+                tend_to_the_end(&mut after_crash, 0);
+            }
+            assert!(count(&after_crash, "recent") < ENOUGH as i64);
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_in_small_steps_and_the_rest_is_left_alone() {
+        let bench = Bench::new();
+        let mut ledger = bench.start();
+        let (pruned, kept) = (JobId(1), JobId(3));
+        let many = |from: u64, at: i64| (from..from + 1500).map(|n| record(key(n), 1, failed(), at)).collect();
+        ledger.enough = usize::MAX;
+        let minute = 60_000;
+        let old = [batch(kept, many(0, 0), Vec::new()), batch(pruned, many(0, 0), Vec::new())];
+        ledger.commit(&old).unwrap();
+        ledger.commit(&[batch(pruned, many(2000, minute), Vec::new())]).unwrap();
+        assert_eq!(tend_to_the_end(&mut ledger, minute - 1), 0, "nothing is over");
+        assert_eq!(count(&ledger, "recent"), 4500);
+
+        // Three steps move and one clears; then 4500 rows in steps of 1000.
+        assert_eq!(tend_to_the_end(&mut ledger, minute), 3 + 1 + 5);
+        assert_eq!((ledger.records(), count(&ledger, "records"), count(&ledger, "recent")), (3000, 3000, 0));
+        assert_eq!(count(&ledger, "failures"), 3000, "no failure outlives its record");
+        let keys = [key(7), key(2007)];
+        let found = ledger.store.reader(pruned).unwrap().look_up(keys.iter().map(|key| (key, 1))).unwrap();
+        assert!(found[0].is_none() && found[1].is_some());
+        assert_eq!(tend_to_the_end(&mut ledger, 2 * minute - 1), 0, "it is known when the next is over");
+        tend_to_the_end(&mut ledger, 2 * minute);
+        assert_eq!((ledger.records(), count(&ledger, "failures")), (1500, 1500));
+
+        // A later start knows nothing of the ages and looks at every row once.
+        drop(ledger);
+        let mut ledger = bench.start();
+        assert_eq!(tend_to_the_end(&mut ledger, 9 * minute), 2);
+        assert_eq!(ledger.records(), 1500, "a job without a retention keeps its keys");
+    }
+}
