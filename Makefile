@@ -17,9 +17,9 @@ SYSUSERS = $(PREFIX)/lib/sysusers.d
 SYSCONFDIR = /etc
 
 # Passed on: ARGS="name_of_a_test" make test
-ARGS =
+ARGS ?=
 # Rounds of the benchmark.
-ROUNDS = 3
+ROUNDS ?= 3
 
 support = tests/support
 scripts = $(wildcard $(support)/*.sh examples/handlers/*.sh)

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -146,6 +147,8 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
     connection.pragma_update(None, "synchronous", synchronous)?;
     // After a burst the WAL file shrinks again.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // Or a statement is planned anew whenever its parameters change, in case they deserve a plan of their own.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Kibibytes of page cache: the ends of the tables, where everything is written, and room for the steps of a failure.
     connection.pragma_update(None, "cache_size", -4096)?;
     // Another process may hold the file for a moment (a backup, a shell).

@@ -23,10 +23,11 @@ use crate::task::{Demand, FailedAttempt, Failure, MessageKey, Recorded, UnixMill
 ///
 /// Their hash table has 2^16 places, of which seven in eight may be taken before it doubles.
 const GENERATION: usize = 50_000;
-/// Records that one commit moves besides: two milliseconds of work.
-const MOVED_AT_ONCE: usize = 2048;
-/// Rows of `recent` that one commit deletes besides.
-const CLEARED_AT_ONCE: i64 = 8192;
+/// Records that one commit moves besides: less than a millisecond of work, so that those who wait for the commit hardly
+/// wait longer.
+const MOVED_AT_ONCE: usize = 512;
+/// Rows of `recent` that one commit deletes besides; nearly ten cost what one costs to move.
+const CLEARED_AT_ONCE: i64 = 4096;
 /// Rows that one pruning step looks at: about a millisecond of work, so that records never wait long behind it.
 const PRUNED_AT_ONCE: usize = 1000;
 
@@ -43,6 +44,8 @@ pub struct Ledger {
     /// When the first of the young records is over, Unix milliseconds.
     young_until: i64,
     stage: Stage,
+    /// Records of a generation that is whole. Freeing them takes milliseconds, so it is done little by little.
+    moved: Vec<(Id, Entry)>,
     pruning: Option<Pruning>,
     /// Young records that are enough for a generation.
     enough: usize,
@@ -99,6 +102,7 @@ impl Ledger {
             generations: BTreeMap::new(),
             young_until: i64::MAX,
             stage: Stage::Resting,
+            moved: Vec::new(),
             pruning: None,
             enough: GENERATION,
         };
@@ -160,14 +164,11 @@ impl Ledger {
             self.begin_move(1);
         }
         let tended = if matches!(self.stage, Stage::Resting) { self.prune(now.0) } else { self.tend_stage() };
-        match tended {
-            Ok(more) => Ok(more),
-            Err(error) => match StoreError::sqlite("move or forget records", &error) {
-                // Deleting needs room too; a full disk is told when a commit meets it.
-                StoreError::Full => Ok(false),
-                error => Err(error),
-            },
-        }
+        tended.or_else(|error| match error.sqlite_error_code() {
+            // Deleting needs room too; a full disk is told when a commit meets it.
+            Some(rusqlite::ErrorCode::DiskFull) => Ok(false),
+            _ => Err(StoreError::sqlite("move or forget records", &error)),
+        })
     }
 
     /// Appends what ended to `recent`; returns what must stand in memory once it is durable.
@@ -253,11 +254,14 @@ impl Ledger {
                 self.generations.retain(|_, generation| generation.rows > 0);
                 let rows = moved.len() as i64;
                 self.generations.insert(*generation, Generation { rows, until: until.unwrap_or(i64::MAX) });
+                self.moved = moved;
                 self.stage = Stage::Clearing { through: *through };
             }
             (Step::Cleared { to }, Stage::Clearing { through }) => {
                 self.cleared_to = to;
+                self.moved.truncate(self.moved.len().saturating_sub(CLEARED_AT_ONCE as usize));
                 if to == *through {
+                    self.moved = Vec::new();
                     self.stage = Stage::Resting;
                 }
             }
@@ -561,8 +565,8 @@ mod tests {
         assert_eq!(tend_to_the_end(&mut ledger, minute - 1), 0, "nothing is over");
         assert_eq!(count(&ledger, "recent"), 4500);
 
-        // Three steps move and one clears; then 4500 rows in steps of 1000.
-        assert_eq!(tend_to_the_end(&mut ledger, minute), 3 + 1 + 5);
+        // Steps that move, two that clear; then 4500 rows in steps of 1000.
+        assert_eq!(tend_to_the_end(&mut ledger, minute), 4500_usize.div_ceil(MOVED_AT_ONCE) + 2 + 5);
         assert_eq!((ledger.records(), count(&ledger, "records"), count(&ledger, "recent")), (3000, 3000, 0));
         assert_eq!(count(&ledger, "failures"), 3000, "no failure outlives its record");
         let keys = [key(7), key(2007)];

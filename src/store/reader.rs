@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::filter::KeyFilter;
@@ -26,6 +27,8 @@ impl Reader {
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(Duration::from_secs(10))?;
+            // Or each look-up is planned anew, in case its key had deserved a plan of its own.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             let keys = stored_keys(&connection, job)?;
             Ok(Self { connection, job, recent, keys })
         };

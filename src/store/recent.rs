@@ -134,11 +134,15 @@ impl Recent {
     /// From here on, what is young now moves. What moved before must have arrived.
     pub fn begin_move(&mut self) {
         debug_assert!(self.moving.is_empty(), "one generation at a time");
-        self.moving.reserve_exact(self.count);
-        for ((job, key), attempts) in self.young.drain() {
-            self.moving.extend(attempts.iter().map(|(attempt, entry)| ((job, key.clone(), attempt), entry)));
-        }
-        self.moving.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let young = self.young.drain();
+        let each = young.flat_map(|((job, key), attempts)| {
+            let records: Vec<_> = attempts.iter().collect();
+            records.into_iter().map(move |(attempt, entry)| ((job, key.clone(), attempt), entry))
+        });
+        // With the beginning of each key beside it: comparing the keys themselves would visit all of memory.
+        let mut sorted: Vec<_> = each.map(|(id, entry)| (id.0, beginning(&id.1), id, entry)).collect();
+        sorted.sort_unstable_by(|left, right| (left.0, left.1, &left.2).cmp(&(right.0, right.1, &right.2)));
+        self.moving = sorted.into_iter().map(|(_, _, id, entry)| (id, entry)).collect();
         self.count = 0;
     }
 
@@ -146,6 +150,13 @@ impl Recent {
     pub fn end_move(&mut self) -> Vec<(Id, Entry)> {
         std::mem::take(&mut self.moving)
     }
+}
+
+/// The first bytes of a key as a number that is ordered as they are.
+fn beginning(key: &MessageKey) -> u128 {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(key.as_bytes()).for_each(|(to, from)| *to = *from);
+    u128::from_be_bytes(bytes)
 }
 
 /// One [`Recent`] for the recorder and all readers. Every change is a single call, so a panic elsewhere spoils nothing.
