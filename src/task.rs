@@ -3,8 +3,12 @@
 //! Everything else in warrend moves these values around. They hold no behaviour beyond their own shape, no clock,
 //! no IO, and no type of the broker library: the `broker` module converts at its edge.
 
+mod headers;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use headers::{HeaderValue, Headers, entry_size, table_size};
 
 /// The name of a job, as in `[jobs.NAME]`. Cheap to clone.
 pub type JobName = Arc<str>;
@@ -104,83 +108,6 @@ pub struct DeliveryTag {
     /// What the broker counted, from 1 on each channel.
     pub tag: u64,
 }
-
-/// A value in a header table, with the types that RabbitMQ knows, so that a copy keeps what it was given.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HeaderValue {
-    /// `t`
-    Bool(bool),
-    /// `b`
-    I8(i8),
-    /// `B`
-    U8(u8),
-    /// `s`
-    I16(i16),
-    /// `u`
-    U16(u16),
-    /// `I`
-    I32(i32),
-    /// `i`
-    U32(u32),
-    /// `l`
-    I64(i64),
-    /// `f`
-    F32(f32),
-    /// `d`
-    F64(f64),
-    /// `D`: the value divided by ten to the power of the scale.
-    Decimal {
-        /// Number of decimal places.
-        scale: u8,
-        /// The digits.
-        value: u32,
-    },
-    /// `S`
-    Text(String),
-    /// `x`
-    Bytes(Vec<u8>),
-    /// `T`: seconds since the Unix epoch.
-    Timestamp(u64),
-    /// `A`
-    Array(Vec<HeaderValue>),
-    /// `F`
-    Table(Headers),
-    /// `V`
-    Void,
-}
-
-impl HeaderValue {
-    /// The value as a whole number, where it is one of the integer types.
-    pub fn as_integer(&self) -> Option<i64> {
-        match *self {
-            Self::I8(n) => Some(n.into()),
-            Self::U8(n) => Some(n.into()),
-            Self::I16(n) => Some(n.into()),
-            Self::U16(n) => Some(n.into()),
-            Self::I32(n) => Some(n.into()),
-            Self::U32(n) => Some(n.into()),
-            Self::I64(n) => Some(n),
-            Self::Bool(_)
-            | Self::F32(_)
-            | Self::F64(_)
-            | Self::Decimal { .. }
-            | Self::Text(_)
-            | Self::Bytes(_)
-            | Self::Timestamp(_)
-            | Self::Array(_)
-            | Self::Table(_)
-            | Self::Void => None,
-        }
-    }
-
-    /// The value as text, where it is text.
-    pub fn as_text(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
-}
-
-/// A header table, sorted by name (the broker library does not keep the sent order).
-pub type Headers = std::collections::BTreeMap<String, HeaderValue>;
 
 /// The properties of a message, as AMQP 0-9-1 has them (class `basic`). Absent is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]

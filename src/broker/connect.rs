@@ -84,7 +84,11 @@ fn read_password(config: &config::Broker) -> Result<Option<String>, BrokerError>
     match fs::read_to_string(path) {
         Ok(text) => {
             let line = text.strip_suffix('\n').unwrap_or(&text);
-            Ok(Some(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if line.is_empty() {
+                return Err(BrokerError::PasswordFile { path: path.clone(), reason: "it is empty".to_owned() });
+            }
+            Ok(Some(line.to_owned()))
         }
         Err(error) => Err(BrokerError::PasswordFile { path: path.clone(), reason: system(&error) }),
     }
@@ -197,7 +201,8 @@ fn handshake_error(host: &BrokerHost, error: &Error) -> BrokerError {
     let refused = |reason| BrokerError::Refused { host: host.to_string(), reason };
     let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
     if matches!(error, Error::InvalidCredentials) {
-        let only = if user == "guest" { " (guest may log in from the broker's machine only)" } else { "" };
+        let near = matches!(host.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+        let only = if user == "guest" && !near { " (guest may log in from the broker's machine only)" } else { "" };
         return refused(format!("the user {user:?}: check user name and password{only}"));
     }
     if let Some(closed) = connection_closed(error) {

@@ -7,6 +7,7 @@ use amiquip::{
 use super::convert::arguments_to_amqp;
 use super::error::{ACCESS_REFUSED, NOT_FOUND, channel_closed};
 use crate::policy::topology::{Presence, Step};
+use crate::task::HeaderValue;
 
 /// Why a topology could not be had.
 #[derive(Debug)]
@@ -127,11 +128,12 @@ enum Answer {
 
 fn perform(channel: &Channel, step: &Step, answer: Answer) -> Result<()> {
     match (step, answer) {
-        (Step::Exchange { name, kind, .. }, Answer::Awaited) => {
-            channel.exchange_declare(exchange_type(kind), name, durable_exchange()).map(drop)
-        }
-        (Step::Exchange { name, kind, .. }, Answer::Unasked) => {
-            channel.exchange_declare_nowait(exchange_type(kind), name, durable_exchange()).map(drop)
+        (Step::Exchange { name, kind, alternate, .. }, answer) => {
+            let options = durable_exchange(*alternate);
+            match answer {
+                Answer::Awaited => channel.exchange_declare(exchange_type(kind), name, options).map(drop),
+                Answer::Unasked => channel.exchange_declare_nowait(exchange_type(kind), name, options).map(drop),
+            }
         }
         (Step::Queue { name, arguments, .. }, answer) => {
             let options = QueueDeclareOptions {
@@ -160,8 +162,10 @@ fn perform(channel: &Channel, step: &Step, answer: Answer) -> Result<()> {
     }
 }
 
-fn durable_exchange() -> ExchangeDeclareOptions {
-    ExchangeDeclareOptions { durable: true, auto_delete: false, internal: false, arguments: FieldTable::new() }
+fn durable_exchange(alternate: Option<&str>) -> ExchangeDeclareOptions {
+    let alternate = alternate.map(|name| ("alternate-exchange".to_owned(), HeaderValue::Text(name.to_owned())));
+    let arguments = arguments_to_amqp(alternate.as_slice());
+    ExchangeDeclareOptions { durable: true, auto_delete: false, internal: false, arguments }
 }
 
 fn exchange_type(kind: &str) -> ExchangeType {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connect::FRAME_MAX;
-use crate::task::{HeaderValue, Headers, Properties, Task};
+use crate::task::{HeaderValue, Headers, Properties, Task, table_size};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -106,27 +106,6 @@ fn long_name_within(value: &HeaderValue) -> Option<&String> {
         | HeaderValue::Bytes(_)
         | HeaderValue::Timestamp(_)
         | HeaderValue::Void => None,
-    }
-}
-
-/// Bytes of a header table on the wire, its length field included.
-fn table_size(headers: &Headers) -> usize {
-    4 + headers.iter().map(|(name, value)| 1 + name.len() + value_size(value)).sum::<usize>()
-}
-
-/// Bytes of a header value on the wire, its type letter included.
-fn value_size(value: &HeaderValue) -> usize {
-    1 + match value {
-        HeaderValue::Void => 0,
-        HeaderValue::Bool(_) | HeaderValue::I8(_) | HeaderValue::U8(_) => 1,
-        HeaderValue::I16(_) | HeaderValue::U16(_) => 2,
-        HeaderValue::I32(_) | HeaderValue::U32(_) | HeaderValue::F32(_) => 4,
-        HeaderValue::I64(_) | HeaderValue::F64(_) | HeaderValue::Timestamp(_) => 8,
-        HeaderValue::Decimal { .. } => 5,
-        HeaderValue::Text(text) => 4 + text.len(),
-        HeaderValue::Bytes(bytes) => 4 + bytes.len(),
-        HeaderValue::Array(values) => 4 + values.iter().map(value_size).sum::<usize>(),
-        HeaderValue::Table(headers) => table_size(headers),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config;
 use crate::task::{
     Copy, Demand, Destination, ErrorClass, FailedAttempt, Failure, HeaderValue, Headers, Message, Properties, Task,
-    Ticket, UnixMillis,
+    Ticket, UnixMillis, entry_size,
 };
 
 /// The headers that warrend sets on copies.
@@ -190,26 +190,6 @@ fn fit(headers: &mut Headers) {
     }
     if dropped > 0 {
         headers.insert(header::DROPPED.to_owned(), HeaderValue::I64(dropped));
-    }
-}
-
-fn entry_size(name: &str, value: &HeaderValue) -> usize {
-    1 + name.len() + value_size(value)
-}
-
-/// Encoded size in bytes with the type octet (AMQP 0-9-1, section 4.2.5).
-fn value_size(value: &HeaderValue) -> usize {
-    1 + match value {
-        HeaderValue::Void => 0,
-        HeaderValue::Bool(_) | HeaderValue::I8(_) | HeaderValue::U8(_) => 1,
-        HeaderValue::I16(_) | HeaderValue::U16(_) => 2,
-        HeaderValue::I32(_) | HeaderValue::U32(_) | HeaderValue::F32(_) => 4,
-        HeaderValue::Decimal { .. } => 5,
-        HeaderValue::I64(_) | HeaderValue::F64(_) | HeaderValue::Timestamp(_) => 8,
-        HeaderValue::Text(text) => 4 + text.len(),
-        HeaderValue::Bytes(bytes) => 4 + bytes.len(),
-        HeaderValue::Array(values) => 4 + values.iter().map(value_size).sum::<usize>(),
-        HeaderValue::Table(table) => 4 + table.iter().map(|(name, value)| entry_size(name, value)).sum::<usize>(),
     }
 }
 

@@ -35,6 +35,10 @@ const MAX_QUEUE_NAME: usize = 255 - 2 * LEVELS;
 /// The exchange at the end of the ladder, to which every work queue is bound.
 pub const DELIVER: &str = "warrend.delay.deliver";
 
+/// Where the end of the ladder leaves a copy whose work queue is gone: a queue, and the exchange before it. RabbitMQ would
+/// drop such a copy without a word.
+pub const STRANDED: &str = "warrend.delay.stranded";
+
 /// The ladder's queues by level, for counting what waits; the exchanges have the same names.
 pub const LADDER_QUEUES: [&str; LEVELS] = [
     "warrend.delay.00",
@@ -68,6 +72,8 @@ pub enum Step {
         name: String,
         /// Its type, such as `topic`.
         kind: String,
+        /// The exchange that gets what finds no binding here.
+        alternate: Option<&'static str>,
         /// What happens where it is missing.
         presence: Presence,
     },
@@ -182,6 +188,7 @@ fn work_queue(queue: &Queue, steps: &mut Vec<Step>) {
             steps.push(Step::Exchange {
                 name: binding.exchange.clone(),
                 kind: binding.kind.clone(),
+                alternate: None,
                 presence: Presence::Wanted,
             });
         }
@@ -221,14 +228,25 @@ fn queue_arguments(queue: &Queue) -> Vec<(String, HeaderValue)> {
 
 /// The ladder from its end upwards, so that nothing is bound to what does not exist yet.
 fn ladder(steps: &mut Vec<Step>) {
-    let exchange =
-        |name: &str| Step::Exchange { name: name.to_owned(), kind: "topic".to_owned(), presence: Presence::Ours };
-    steps.push(exchange(DELIVER));
+    let exchange = |name: &str, kind: &str, alternate| Step::Exchange {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        alternate,
+        presence: Presence::Ours,
+    };
+    steps.push(exchange(STRANDED, "fanout", None));
+    steps.push(Step::Queue { name: STRANDED.to_owned(), arguments: Vec::new(), presence: Presence::Ours });
+    steps.push(Step::BindQueue {
+        queue: STRANDED.to_owned(),
+        exchange: STRANDED.to_owned(),
+        routing_key: String::new(),
+    });
+    steps.push(exchange(DELIVER, "topic", Some(STRANDED)));
     let mut below = DELIVER;
     for (level, name) in LADDER_QUEUES.into_iter().enumerate() {
         // The words before this level's bit. Their number must be exact: `#` would find the bit anywhere.
         let before = "*.".repeat(LEVELS - 1 - level);
-        steps.push(exchange(name));
+        steps.push(exchange(name, "topic", None));
         steps.push(Step::Queue {
             name: name.to_owned(),
             arguments: vec![
@@ -545,7 +563,12 @@ mod tests {
         assert_eq!(
             job_steps(&job(vec![bound], Handler::Discard))[1..4],
             [
-                Step::Exchange { name: "media".to_owned(), kind: "topic".to_owned(), presence: Presence::Wanted },
+                Step::Exchange {
+                    name: "media".to_owned(),
+                    kind: "topic".to_owned(),
+                    alternate: None,
+                    presence: Presence::Wanted,
+                },
                 binding("media"),
                 binding("amq.topic"),
             ]

@@ -3,8 +3,8 @@
 use amiquip::{AmqpProperties, AmqpValue, FieldTable};
 
 use crate::scene::{DEAD, Fate, QUEUE, Scene, Setup};
-use crate::support::broker::{BROKER_TIMEOUT, Vhost};
-use crate::support::daemon::DAEMON_TIMEOUT;
+use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
+use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::wait_until;
 
 /// The queue of the ladder's lowest level: a delay of one second.
@@ -98,4 +98,21 @@ fn copies_reach_a_dead_letter_queue_and_a_ladder_that_were_deleted() {
     }
     scene.stop();
     scene.judge();
+}
+
+/// RabbitMQ would drop a copy that finds no work queue at the end of its delay.
+#[test]
+fn a_copy_whose_queue_is_gone_when_its_delay_ends_is_kept() {
+    let vhost = Vhost::new();
+    let job = "[jobs.work]\nqueue = \"work\"\nretry = { initial = \"4s\", jitter = 0.0 }\n\
+               [jobs.work.handler]\ncommand = [\"false\"]\n";
+    let mut daemon = Daemon::new(&vhost, job);
+    daemon.start();
+    vhost.publish(QUEUE, "x", with_id("kept"));
+    wait_until("the copy waits", BROKER_TIMEOUT, || vhost.ready("warrend.delay.02") == Some(1));
+    assert!(daemon.terminate().success());
+    vhost.delete_queue(QUEUE);
+    wait_until("the copy is stranded", BROKER_TIMEOUT, || vhost.ready("warrend.delay.stranded") == Some(1));
+    let copy = vhost.get("warrend.delay.stranded").expect("it is there");
+    assert_eq!(copy.properties.message_id().as_deref(), Some("kept"));
 }
