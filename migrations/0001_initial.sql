@@ -18,7 +18,9 @@ CREATE TABLE recent (
     -- 1 = failed, 2 = failed and the broker confirmed the copy, 3 = done. Where one attempt has several, the greatest counts.
     outcome INTEGER NOT NULL,
     -- When it ended, Unix milliseconds.
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL,
+    -- How long it ran, milliseconds.
+    ran INTEGER NOT NULL
 );
 
 -- The generations that are whole. What `records` has of another one is a move that was not finished.
@@ -37,6 +39,7 @@ CREATE TABLE records (
     attempt INTEGER NOT NULL,
     outcome INTEGER NOT NULL,
     at INTEGER NOT NULL,
+    ran INTEGER NOT NULL,
     PRIMARY KEY (generation, job, key, attempt)
 ) WITHOUT ROWID;
 
@@ -49,12 +52,37 @@ CREATE TABLE failures (
     error TEXT NOT NULL,
     -- Seconds until the next attempt; NULL = dead.
     delay_s INTEGER,
+    -- When the message was first seen by any worker, Unix milliseconds.
+    first_seen INTEGER NOT NULL,
+    -- Where the attempt ran.
+    host TEXT NOT NULL,
     PRIMARY KEY (job, key, attempt)
 ) WITHOUT ROWID;
 
+-- Attempts whose handler may have started, of jobs with in_doubt = "dead". The record of an attempt deletes its row, so what
+-- a start of the daemon finds here was running when the last one died.
+CREATE TABLE starts (
+    job INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    attempt INTEGER NOT NULL,
+    -- Unix milliseconds.
+    at INTEGER NOT NULL,
+    PRIMARY KEY (job, key, attempt)
+) WITHOUT ROWID;
+
+-- Jobs that were paused by hand.
+CREATE TABLE pauses (
+    job INTEGER PRIMARY KEY,
+    reason TEXT,
+    -- Who asked for it, as the control socket saw it.
+    by TEXT NOT NULL,
+    -- Unix milliseconds.
+    since INTEGER NOT NULL
+);
+
 -- All that is known, wherever it stands.
 CREATE VIEW outcomes AS
-    SELECT job, key, attempt, outcome, at FROM generations JOIN records ON records.generation = generations.id
+    SELECT job, key, attempt, outcome, at, ran FROM generations JOIN records ON records.generation = generations.id
     UNION ALL
-    SELECT job, key, attempt, outcome, at FROM recent
+    SELECT job, key, attempt, outcome, at, ran FROM recent
     WHERE seq > (SELECT coalesce(max(through), 0) FROM generations);

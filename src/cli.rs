@@ -1,6 +1,9 @@
 //! The command line: what can be typed, and one file for each subcommand.
 
 pub mod check;
+pub mod client;
+pub mod explain;
+pub mod pause;
 pub mod publish;
 pub mod run;
 pub mod status;
@@ -43,6 +46,30 @@ pub enum Command {
     },
     /// Show how the running daemon is; exits 0 healthy, 1 degraded, 3 not running
     Status {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a job's consuming until it is resumed, also over a restart
+    Pause {
+        /// The job
+        job: String,
+        /// Why; shown in `status`
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let a paused job go on
+    Resume {
+        /// The job
+        job: String,
+    },
+    /// Tell the whole life of a message: its attempts, and where it is now; exits 1 where it is unknown
+    Explain {
+        /// The key: the message id, or whatever `idempotency.key` names
+        id: String,
+        /// Only in this job
+        #[arg(long)]
+        job: Option<String>,
         /// As one JSON object
         #[arg(long)]
         json: bool,

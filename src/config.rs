@@ -163,10 +163,21 @@ pub struct Job {
     pub ack: Ack,
     /// Where the key comes from.
     pub idempotency: Idempotency,
+    /// What becomes of an attempt that was running when the daemon died.
+    pub in_doubt: InDoubt,
     /// What a failure costs.
     pub retry: Retry,
     /// Where messages go that failed for good.
     pub dead_letter: DeadLetter,
+}
+
+/// `in_doubt`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InDoubt {
+    /// It runs again: at least once.
+    Run,
+    /// It is dead-lettered: at most once. Each start is then recorded before the handler starts.
+    Dead,
 }
 
 /// `order`

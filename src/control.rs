@@ -1,6 +1,7 @@
 //! The Unix socket: one JSON object a line in, one out.
 //!
-//! A request is `{"command":"status"}`; an answer is the status, or `{"error":"…"}`. The thread `control` serves one
+//! A request is `{"command":"status"}` or `{"command":"pause","job":"…"}`; an answer is the status, `{"done":true}` or
+//! `{"error":"…"}`. The thread `control` serves one
 //! client at a time, with a deadline for each step, so that a client that hangs delays the next one but nothing else.
 //! Who may use it is decided by the permissions of the socket: its owner and group.
 
@@ -13,11 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, info};
+use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
 
 use crate::panel::Panel;
-use crate::report::Status;
+use crate::report::{FoundAll, Status};
+use crate::store::Pause;
+use crate::task::{MessageKey, UnixMillis};
 
 /// For each step of a client's conversation.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +34,23 @@ const LONGEST: u64 = 64 * 1024;
 pub enum Request {
     /// The whole status.
     Status,
+    /// Stop a job's consuming until it is resumed.
+    Pause {
+        /// Which.
+        job: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Say which jobs have a key in flight.
+    Find {
+        /// As `explain` shows it.
+        key: String,
+    },
+    /// Let it go on.
+    Resume {
+        /// Which.
+        job: String,
+    },
 }
 
 /// What is answered.
@@ -38,7 +59,14 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Status`].
     Status(Box<Status>),
-    /// The request made no sense.
+    /// To [`Request::Find`].
+    Found(FoundAll),
+    /// To the requests that change something.
+    Done {
+        /// True.
+        done: bool,
+    },
+    /// The request made no sense, or could not be carried out.
     Error {
         /// Why.
         error: String,
@@ -110,11 +138,34 @@ fn serve(mut client: UnixStream, panel: &Panel) -> io::Result<()> {
     BufReader::new((&client).take(LONGEST)).read_line(&mut line)?;
     let answer = match serde_json::from_str(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
+        Ok(Request::Pause { job, reason }) => {
+            let pause = Pause { reason, by: who(&client)?, since: UnixMillis::now() };
+            info!("job {job} is paused by {}: {}", pause.by, pause.reason.as_deref().unwrap_or("no reason given"));
+            answer(panel.pause(&job, Some(pause)))
+        }
+        Ok(Request::Find { key }) => Answer::Found(FoundAll { found: panel.find(&MessageKey::from_display(&key)) }),
+        Ok(Request::Resume { job }) => {
+            info!("job {job} is resumed by {}", who(&client)?);
+            answer(panel.pause(&job, None))
+        }
         Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     client.write_all(text.as_bytes())
+}
+
+fn answer(done: Result<(), String>) -> Answer {
+    done.map_or_else(|error| Answer::Error { error }, |()| Answer::Done { done: true })
+}
+
+/// The user at the other end, as the kernel knows it.
+fn who(client: &UnixStream) -> io::Result<String> {
+    let uid = socket_peercred(client)?.uid.as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // name:password:uid:…; a user of a directory service is not in it and stays a number.
+    let named = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*uid));
+    Ok(named.map_or_else(|| format!("uid {uid}"), |user| user[0].to_owned()))
 }
 
 /// Why a running daemon could not be asked.

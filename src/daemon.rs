@@ -21,7 +21,7 @@ use crate::broker::publisher::{self, Publisher};
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::job::{self, Command, JobHandle, Wiring};
-use crate::panel::Panel;
+use crate::panel::{Panel, PanelJob};
 use crate::store::{Recorder, Store, StoreError};
 use watch::{Alive, Beats, Watchdog};
 
@@ -95,6 +95,10 @@ pub fn run(config: Config, until_empty: bool) -> Result<(), DaemonError> {
     daemon.serve(&inbox, until_empty)
 }
 
+fn panel_job(job: &JobHandle) -> PanelJob {
+    PanelJob { name: Arc::clone(&job.name), id: job.id, commands: job.commands.clone() }
+}
+
 struct Daemon {
     shutdown: config::Shutdown,
     panel: Panel,
@@ -115,28 +119,32 @@ impl Daemon {
         let mut retention = BTreeMap::new();
         for job in &jobs {
             let id = store.job_id(&job.name)?;
-            ids.push((id, store.reader(id)?));
+            if job.in_doubt == config::InDoubt::Run {
+                store.forget_starts(id)?;
+            }
+            ids.push((id, store.reader(id)?, store.pause(id)?));
             retention.insert(id, job.idempotency.retention);
         }
         let broker = Arc::new(config.broker);
         let beat = beats.add("recorder");
         let alive = Alive::new("recorder", signals);
-        let recorder =
-            Recorder::spawn(store, retention, move || beat.tick(), alive).map_err(system("start the recorder"))?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let recorder = Recorder::spawn(store, retention, host.clone(), move || beat.tick(), alive)
+            .map_err(system("start the recorder"))?;
         let capacity = jobs.len() * job::COPY_CREDIT + 1;
         let beat = beats.add("publisher");
         let alive = Alive::new("publisher", signals);
         let publisher = publisher::spawn(Arc::clone(&broker), capacity, move || beat.tick(), alive)
             .map_err(system("start the publisher"))?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let mut handles = Vec::new();
-        for (job, (id, reader)) in jobs.into_iter().zip(ids) {
+        for (job, (id, reader, pause)) in jobs.into_iter().zip(ids) {
             let name = format!("job:{}", job.name);
             let beat = beats.add(&name);
             let wiring = Wiring {
                 broker: Arc::clone(&broker),
                 id,
                 reader,
+                pause,
                 recorder: recorder.requests.clone(),
                 publisher: publisher.requests.clone(),
                 host: host.clone(),
@@ -146,7 +154,7 @@ impl Daemon {
             handles.push(job::spawn(job, wiring).map_err(system("start a job's threads"))?);
         }
         let panel = Panel {
-            jobs: handles.iter().map(|job| (Arc::clone(&job.name), job.commands.clone())).collect(),
+            jobs: handles.iter().map(panel_job).collect(),
             recorder: recorder.requests.clone(),
             publisher: publisher.inspect.clone(),
             started,

@@ -34,8 +34,8 @@ use crate::policy::gate::Gate;
 use crate::policy::inflight::{AckPolicy, InFlight, Mark};
 use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
-use crate::store::{JobId, Reader, Request};
-use crate::task::{Committed, Copy, QueueIndex, Record, Ticket, UnixMillis};
+use crate::store::{Attempt, JobId, Pause, Reader, Request};
+use crate::task::{Committed, Copy, MessageKey, QueueIndex, Record, Ticket, UnixMillis};
 use crate::{config, report};
 use counters::{Counters, Durations, Rate};
 pub use drain::LAST_WORDS;
@@ -57,6 +57,10 @@ pub enum Command {
     Inspect(Sender<Inspection>),
     /// Say whether nothing is left to do: queues, delay ladder and flight are empty.
     IsEmpty(Sender<bool>),
+    /// Say at which attempt a key is in flight here, and what it is at.
+    Find(MessageKey, Sender<Option<(u32, &'static str)>>),
+    /// Stop taking because somebody said so, or go on.
+    Pause(Option<Pause>),
     /// Stop taking, let running handlers finish until then, give back the rest, end.
     Drain(Instant),
     /// End running handlers now; what is finished is still recorded.
@@ -93,6 +97,8 @@ pub struct Wiring {
     pub id: JobId,
     /// Its own look at the store.
     pub reader: Reader,
+    /// Whether it was paused by hand before.
+    pub pause: Option<Pause>,
     /// To the recorder.
     pub recorder: Sender<Request>,
     /// To the publisher.
@@ -110,6 +116,8 @@ pub struct Wiring {
 pub struct JobHandle {
     /// Its name.
     pub name: Arc<str>,
+    /// Its number in the store.
+    pub id: JobId,
     /// Bounded; senders give up after a while.
     pub commands: Sender<Command>,
     /// Joins when the job has drained.
@@ -118,13 +126,13 @@ pub struct JobHandle {
 
 /// Starts the thread `job:<name>` and its workers.
 pub fn spawn(config: config::Job, wiring: Wiring) -> std::io::Result<JobHandle> {
-    let name = Arc::clone(&config.name);
+    let (name, id) = (Arc::clone(&config.name), wiring.id);
     // Commands are rare: a few inspections at once, a drain, a hurry.
     let (commands, inbox) = crossbeam_channel::bounded(16);
     let workers = Workers::spawn(&config)?;
     let job = Job::new(config, wiring, workers, inbox);
     let thread = std::thread::Builder::new().name(format!("job:{name}")).spawn(move || job.run())?;
-    Ok(JobHandle { name, commands, thread })
+    Ok(JobHandle { name, id, commands, thread })
 }
 
 /// Everything that can happen to a job.
@@ -172,6 +180,8 @@ struct Job {
     machine: InFlight,
     schedule: Schedule,
     gate: Gate,
+    /// Paused by hand.
+    pause: Option<Pause>,
     subscriptions: Subscriptions,
     linking: Linking,
 
@@ -179,6 +189,11 @@ struct Job {
     records: Vec<Record>,
     marks: Vec<Mark>,
     recording: bool,
+    /// With `in_doubt = "dead"`: what starts once that is recorded, in the next batch and in the one under way, and what was
+    /// to start and did not run.
+    starts: Vec<Ticket>,
+    starting: Vec<Ticket>,
+    unstarted: Vec<Attempt>,
     /// The marks of the one under way.
     marking: Vec<Mark>,
     /// Until then deliveries may be left alone; see [`Job::listens`].
@@ -242,6 +257,10 @@ impl Job {
             marks: Vec::new(),
             marking: Vec::new(),
             recording: false,
+            starts: Vec::new(),
+            starting: Vec::new(),
+            unstarted: Vec::new(),
+            pause: wiring.pause.clone(),
             deaf_until: now,
             proofs,
             committed,

@@ -55,6 +55,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             let color = has_color(&std::io::stdout());
             cli::status::status(&load(&path)?.control.socket, *json, color, &mut out)
         }
+        Command::Pause { job, reason } => {
+            cli::pause::pause(&load(&path)?.control.socket, job, reason.as_deref(), &mut out)
+        }
+        Command::Resume { job } => cli::pause::resume(&load(&path)?.control.socket, job, &mut out),
+        Command::Explain { id, job, json } => cli::explain::explain(&load(&path)?, id, job.as_deref(), *json, &mut out),
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
     }
 }

@@ -9,16 +9,28 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::broker::publisher::PublisherReport;
 use crate::job::{Command, Inspection};
 use crate::report::{self, Status};
-use crate::store;
+use crate::store::{self, JobId, Pause};
+use crate::task::MessageKey;
 
 /// How long a thread may take to answer. A job that waits for its broker cannot; it is shown as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How to reach a job.
+#[derive(Debug, Clone)]
+pub struct PanelJob {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its number in the store.
+    pub id: JobId,
+    /// To its thread.
+    pub commands: Sender<Command>,
+}
 
 /// Handles to every thread that can be asked. Cheap to clone; holds no state of its own.
 #[derive(Debug, Clone)]
 pub struct Panel {
     /// In the order of the configuration.
-    pub jobs: Vec<(Arc<str>, Sender<Command>)>,
+    pub jobs: Vec<PanelJob>,
     /// The recorder.
     pub recorder: Sender<store::Request>,
     /// The publisher.
@@ -34,7 +46,7 @@ impl Panel {
     /// decides how long it takes.
     pub fn status(&self) -> Status {
         let until = Instant::now() + PATIENCE;
-        let jobs: Vec<_> = self.jobs.iter().map(|(name, job)| (name, ask(job, Command::Inspect))).collect();
+        let jobs: Vec<_> = self.jobs.iter().map(|job| (&job.name, ask(&job.commands, Command::Inspect))).collect();
         let store = ask(&self.recorder, store::Request::Inspect);
         let publisher = ask(&self.publisher, |reply| reply);
 
@@ -51,8 +63,38 @@ impl Panel {
     /// Whether every job says that nothing is left to do.
     pub fn is_empty(&self) -> bool {
         let until = Instant::now() + PATIENCE;
-        let answers: Vec<_> = self.jobs.iter().map(|(_, job)| ask(job, Command::IsEmpty)).collect();
+        let answers: Vec<_> = self.jobs.iter().map(|job| ask(&job.commands, Command::IsEmpty)).collect();
         answers.iter().all(|answer| wait(answer, until) == Some(true))
+    }
+
+    /// Pauses a job by hand, or resumes it. Remembered before it is done, so that it outlives the daemon.
+    pub fn pause(&self, name: &str, pause: Option<Pause>) -> Result<(), String> {
+        let Some(job) = self.jobs.iter().find(|job| *job.name == *name) else {
+            let names: Vec<_> = self.jobs.iter().map(|job| &*job.name).collect();
+            return Err(format!("no job {name:?} runs here; there are: {}", names.join(", ")));
+        };
+        let remembered = ask(&self.recorder, |reply| store::Request::Pause(job.id, pause.clone(), reply));
+        match wait(&remembered, Instant::now() + PATIENCE) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Err("the recorder does not answer: it waits for the disk".to_owned()),
+        }
+        // A job that waits for its broker takes it up when it is done with that.
+        job.commands.send_timeout(Command::Pause(pause), PATIENCE).map_err(|_| {
+            format!("job {name} does not answer: it waits for RabbitMQ or for the disk; its next start will do it")
+        })
+    }
+
+    /// The jobs that have a key in flight.
+    pub fn find(&self, key: &MessageKey) -> Vec<report::Found> {
+        let until = Instant::now() + PATIENCE;
+        let ask_job = |job: &PanelJob| ask(&job.commands, |reply| Command::Find(key.clone(), reply));
+        let answers: Vec<_> = self.jobs.iter().map(|job| (job, ask_job(job))).collect();
+        let found = answers.iter().filter_map(|(job, answer)| {
+            let (attempt, stage) = wait(answer, until)??;
+            Some(report::Found { job: job.name.to_string(), attempt, stage: stage.to_owned() })
+        });
+        found.collect()
     }
 
     fn blank(&self) -> Status {

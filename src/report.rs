@@ -75,6 +75,12 @@ pub struct Job {
     pub state: String,
     /// Why it is not running.
     pub reason: Option<String>,
+    /// Whether it was paused by hand.
+    #[serde(default)]
+    pub paused: Option<Paused>,
+    /// Attempts that were running when the last daemon died, with `in_doubt = "dead"`.
+    #[serde(default)]
+    pub in_doubt: usize,
     /// Handlers at work.
     pub running: usize,
     /// Messages received that wait for a worker.
@@ -111,6 +117,35 @@ pub struct Job {
     pub forwarding: usize,
     /// Connections that were lost and made again.
     pub reconnects: u64,
+}
+
+/// Where a key is in flight.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FoundAll {
+    /// By job; empty where nobody has it.
+    pub found: Vec<Found>,
+}
+
+/// A key in flight in one job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Found {
+    /// The job.
+    pub job: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// What it is at, to go after "is".
+    pub stage: String,
+}
+
+/// A pause by hand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Paused {
+    /// Why, where it was said.
+    pub reason: Option<String>,
+    /// Who did it.
+    pub by: String,
+    /// When, Unix milliseconds.
+    pub since_ms: i64,
 }
 
 /// Over the last one to two minutes; absent without samples.

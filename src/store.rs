@@ -4,6 +4,7 @@
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
 mod filter;
+mod history;
 mod ledger;
 mod migrate;
 mod reader;
@@ -15,19 +16,32 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension as _};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::config::{self, Synchronous};
+use crate::task::UnixMillis;
+pub use history::{Ended, History, Life};
 pub use reader::Reader;
-pub use recorder::{Batch, Recorder, Request, StoreReport};
+pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport};
 
 /// A job's number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(i64);
+
+/// A job that was paused by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Why, as the one who did it said.
+    pub reason: Option<String>,
+    /// Who did it.
+    pub by: String,
+    /// When.
+    pub since: UnixMillis,
+}
 
 /// Why the store cannot do its part.
 #[derive(Debug)]
@@ -127,6 +141,21 @@ impl Store {
             .execute(insert, [name])
             .and_then(|_| self.connection.query_row("SELECT id FROM jobs WHERE name = ?1", [name], |row| row.get(0)));
         found.map(JobId).map_err(|error| StoreError::sqlite("register a job", &error))
+    }
+
+    /// Whether a job is paused by hand.
+    pub fn pause(&self, job: JobId) -> Result<Option<Pause>, StoreError> {
+        let select = "SELECT reason, by, since FROM pauses WHERE job = ?1";
+        let found = self.connection.query_row(select, [job.0], |row| {
+            Ok(Pause { reason: row.get(0)?, by: row.get(1)?, since: UnixMillis(row.get(2)?) })
+        });
+        found.optional().map_err(|error| StoreError::sqlite("read what is paused", &error))
+    }
+
+    /// Forgets which attempts of a job were running: it may run them again.
+    pub fn forget_starts(&self, job: JobId) -> Result<(), StoreError> {
+        let forgotten = self.connection.execute("DELETE FROM starts WHERE job = ?1", [job.0]);
+        forgotten.map(|_| ()).map_err(|error| StoreError::sqlite("forget what was running", &error))
     }
 
     /// A read-only handle for one job.

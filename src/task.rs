@@ -84,6 +84,17 @@ impl MessageKey {
         Self(Arc::from(bytes))
     }
 
+    /// The key that a person means: the inverse of [`MessageKey::to_text`].
+    pub fn from_display(text: &str) -> Self {
+        let digest = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.is_ascii());
+        let byte = |hex: &str, at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok();
+        let digest = digest.and_then(|hex| {
+            let bytes: Option<Vec<u8>> = (0..32).map(|at| byte(hex, at)).collect();
+            <[u8; 32]>::try_from(bytes?).ok()
+        });
+        digest.map_or_else(|| Self::from_text(text), Self::from_digest)
+    }
+
     /// What a person or a handler sees: the id as it came, or `sha256:` and 64 hex digits.
     pub fn to_text(&self) -> String {
         let rest = &self.0[1.min(self.0.len())..];
@@ -197,12 +208,22 @@ pub enum ErrorClass {
     Undecodable,
     /// The message bears no key, and the job says that it must.
     NoKey,
+    /// The daemon or the machine died while the attempt ran, and the job says that it must not run again.
+    InDoubt,
 }
 
 impl ErrorClass {
     /// All classes, for tests and tables.
-    pub const ALL: [Self; 7] =
-        [Self::Failed, Self::Rejected, Self::Timeout, Self::Crashed, Self::Oversize, Self::Undecodable, Self::NoKey];
+    pub const ALL: [Self; 8] = [
+        Self::Failed,
+        Self::Rejected,
+        Self::Timeout,
+        Self::Crashed,
+        Self::Oversize,
+        Self::Undecodable,
+        Self::NoKey,
+        Self::InDoubt,
+    ];
 
     /// The wire and display form.
     pub fn as_str(self) -> &'static str {
@@ -214,6 +235,7 @@ impl ErrorClass {
             Self::Oversize => "oversize",
             Self::Undecodable => "undecodable",
             Self::NoKey => "no-key",
+            Self::InDoubt => "in-doubt",
         }
     }
 
@@ -284,6 +306,10 @@ pub struct Record {
     pub what: Recorded,
     /// When it ended.
     pub at: UnixMillis,
+    /// How long it ran; zero where it did not.
+    pub ran: Duration,
+    /// When the message was first seen by any worker.
+    pub first_seen: UnixMillis,
 }
 
 /// What the store knows, or is told, about one attempt of a key.

@@ -4,27 +4,15 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::cli::client::{ask, misunderstood};
 use crate::cli::{Exit, Failure};
-use crate::control::{self, Answer, AskError, Request};
+use crate::control::{Answer, Request};
 use crate::report::{Job, Percentiles, Status};
 
 /// Asks the daemon behind `socket` and prints what it says.
 pub fn status(socket: &Path, json: bool, color: bool, out: &mut impl Write) -> Result<Exit, Failure> {
-    let status = match control::ask(socket, &Request::Status) {
-        Ok(Answer::Status(status)) => status,
-        Ok(Answer::Error { error }) => return Err(Failure::new(Exit::Failed, error)),
-        Err(AskError::NotRunning) => {
-            let text = format!("warrend is not running: nobody answers on {}", socket.display());
-            return Err(Failure::new(Exit::NotRunning, text));
-        }
-        Err(AskError::Forbidden) => {
-            let text = format!("no permission to use {}: run as root or as the daemon's user", socket.display());
-            return Err(Failure::new(Exit::Failed, text));
-        }
-        Err(AskError::Failed(reason)) => {
-            let text = format!("the daemon on {} did not answer: {reason}", socket.display());
-            return Err(Failure::new(Exit::Failed, text));
-        }
+    let Answer::Status(status) = ask(socket, &Request::Status)? else {
+        return Err(misunderstood());
     };
     print(&status, json, color, out).map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
     Ok(if status.healthy { Exit::Done } else { Exit::Failed })

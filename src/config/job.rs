@@ -11,7 +11,7 @@ use super::queue::{self, Queues};
 use super::section::{Got, Section};
 use super::shape;
 use super::value::{days, millis, secs};
-use super::{Ack, Binding, DeadLetter, Handler, Idempotency, Job, KeySource, OnMissing, Order, Retry, Store};
+use super::{Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, OnMissing, Order, Retry, Store};
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
 const LONGEST_NAME: usize = 100;
@@ -45,6 +45,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     }
     let section = item.section(&shape::JOB)?;
     let orders = [("weighted", Order::Weighted), ("strict", Order::Strict)];
+    let doubts = [("run", InDoubt::Run), ("dead", InDoubt::Dead)];
     let Queues { queues, exchanges } = queue::read(&section, name);
     let (queues, queue_places): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
     let handler = handler::read(&section, name);
@@ -61,6 +62,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         handler: handler.unwrap_or(Handler::Discard),
         ack: ack(&section.section("ack", &shape::ACK)),
         idempotency: idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store),
+        in_doubt: section.get("in_doubt", InDoubt::Run, |item| item.choice(&doubts)).value,
         retry: retry(&section.section("retry", &shape::RETRY)),
     };
     Some(Draft { job, place: section.place, queue_places, exchanges })

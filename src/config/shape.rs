@@ -37,6 +37,7 @@ pub const JOB: Shape = Shape {
         "prefetch",
         "order",
         "max_body",
+        "in_doubt",
         "enabled",
         "handler",
         "ack",

@@ -10,6 +10,9 @@ use crate::broker::Session;
 /// Beyond `shutdown.timeout`: what handlers get to die, and the last records and acks to go out.
 pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// Beyond `shutdown.timeout`: what the last copies get to be confirmed.
+const LAST_COPIES: Duration = Duration::from_secs(2);
+
 impl Job {
     /// The end of a drain: at its deadline running handlers are ended, and soon after that it is over.
     pub(super) fn keep_phase(&mut self) {
@@ -27,10 +30,14 @@ impl Job {
         };
         let census = self.machine.census();
         let works = census.queued + census.running + census.recording;
-        let recorded = works == 0 && !self.recording && self.records.is_empty() && self.marks.is_empty();
-        // A copy that cannot be published by the deadline stays owed: its message goes back to its queue, and the
+        let recorded = works == 0
+            && !self.recording
+            && self.records.is_empty()
+            && self.marks.is_empty()
+            && self.unstarted.is_empty();
+        // A copy that cannot be published soon after the deadline stays owed: its message goes back to its queue, and the
         // record makes the next start publish it.
-        let forwarded = census.forwarding == 0 || self.now >= until;
+        let forwarded = census.forwarding == 0 || self.now >= until + LAST_COPIES;
         if (recorded && forwarded) || self.now >= until + LAST_WORDS {
             debug!("job {}: drained, {census:?}", self.config.name);
             return Err(Exit::Drained);
@@ -46,6 +53,20 @@ impl Job {
             }
             Command::IsEmpty(reply) => {
                 let _ = reply.try_send(self.is_empty(session)?);
+            }
+            Command::Find(key, reply) => {
+                let _ = reply.try_send(self.machine.find(&key));
+            }
+            Command::Pause(pause) => {
+                self.pause = pause;
+                if self.pause.is_some() {
+                    self.hand_back_queued();
+                    if let Some(session) = session {
+                        self.unsubscribe_all(session)?;
+                    }
+                } else {
+                    self.subscriptions.start(self.now);
+                }
             }
             Command::Drain(until) => {
                 self.phase = Phase::Draining(until);

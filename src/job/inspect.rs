@@ -53,12 +53,13 @@ impl Job {
         });
         report::Job {
             state: self.state().to_owned(),
-            reason: self
-                .gate
-                .reason()
-                .map(str::to_owned)
-                .or_else(|| self.trouble.clone())
-                .or_else(|| self.refusal.clone()),
+            reason: self.reason(),
+            paused: self.pause.clone().map(|pause| report::Paused {
+                reason: pause.reason,
+                by: pause.by,
+                since_ms: pause.since.0,
+            }),
+            in_doubt: self.wiring.reader.in_doubt(),
             running: census.running,
             buffered: census.queued + census.held,
             received: counters.received,
@@ -83,8 +84,18 @@ impl Job {
         }
     }
 
+    /// Why the job is not running, the weightiest reason first.
+    fn reason(&self) -> Option<String> {
+        let by_hand = self.pause.as_ref().map(|pause| {
+            let reason = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            format!("paused by {}{reason}", pause.by)
+        });
+        let gate = || self.gate.reason().map(str::to_owned);
+        by_hand.or_else(gate).or_else(|| self.trouble.clone()).or_else(|| self.refusal.clone())
+    }
+
     fn state(&self) -> &'static str {
-        match (self.phase, self.gate.allowed()) {
+        match (self.phase, self.allowed()) {
             (Phase::Draining(_), _) => "draining",
             (Phase::Working, Allowed::Nothing) => "paused",
             (Phase::Working, _) if !self.linking.is_connected() => "connecting",
@@ -101,8 +112,13 @@ impl Job {
             let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
             format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
         });
+        let by_hand = self.pause.as_ref().map(|pause| {
+            let reason = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            let since = jiff::Timestamp::from_millisecond(pause.since.0).unwrap_or_default();
+            format!("job {name} is paused by {} since {since:.0}{reason}; `warrend resume {name}` goes on", pause.by)
+        });
         let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
-        broken.into_iter().chain(trouble).chain(unconnected).collect()
+        by_hand.into_iter().chain(broken).chain(trouble).chain(unconnected).collect()
     }
 
     fn link_problem(&self) -> Option<String> {
@@ -125,6 +141,10 @@ impl Job {
     /// Whether nothing is left to do: nothing in flight, nothing on the ladder, nothing in the queues. The ladder is
     /// asked first: what leaves it goes to a queue, so it cannot slip through between the two questions.
     pub(super) fn is_empty(&mut self, session: Option<&mut Session<'_>>) -> Result<bool, Exit> {
+        // Of a job that is paused by hand only what is in flight counts: nobody takes the rest.
+        if self.pause.is_some() {
+            return Ok(self.machine.census().is_empty() && self.copies.is_empty() && self.publishing == 0);
+        }
         let Some(session) = session else {
             return Ok(false);
         };

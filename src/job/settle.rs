@@ -40,6 +40,9 @@ impl Job {
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         self.recording = false;
+        for ticket in std::mem::take(&mut self.starting) {
+            self.run_started(ticket);
+        }
         self.machine.marked(std::mem::take(&mut self.marking));
         for demanded in self.machine.committed(self.now, committed) {
             let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
@@ -84,14 +87,19 @@ impl Job {
             self.wiring.reader.expect(key);
         }
         self.records.extend(due);
-        if self.recording || (self.records.is_empty() && self.marks.is_empty()) {
+        let nothing =
+            self.records.is_empty() && self.marks.is_empty() && self.starts.is_empty() && self.unstarted.is_empty();
+        if self.recording || nothing {
             return;
         }
+        self.starting = std::mem::take(&mut self.starts);
         self.marking.clone_from(&self.marks);
         let batch = Batch {
             job: self.wiring.id,
             records: std::mem::take(&mut self.records),
             marks: std::mem::take(&mut self.marks),
+            starts: self.starting.iter().filter_map(|ticket| self.attempt(*ticket)).collect(),
+            unstarted: std::mem::take(&mut self.unstarted),
             reply: self.proofs.clone(),
         };
         // The recorder's inbox has room for a batch of every job. A recorder that is gone ends the daemon.

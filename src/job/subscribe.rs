@@ -72,7 +72,7 @@ impl Job {
         if self.phase != Phase::Working {
             return Ok(());
         }
-        let prefetch = match self.gate.allowed() {
+        let prefetch = match self.allowed() {
             Allowed::Nothing => {
                 self.subscriptions.lost();
                 return self.unsubscribe_all(session);

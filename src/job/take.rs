@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::work::in_doubt;
 use super::{DEAF, Exit, Job, Phase};
 use crate::broker::{Incoming, Session};
 use crate::config;
@@ -68,6 +69,10 @@ impl Job {
                 self.counters.requeued += 1;
                 self.machine.finished(ticket, Ended::HandedBack, self.at);
             }
+            Arrived::Run(ticket) if self.is_in_doubt(task) => {
+                let failure = in_doubt("the daemon or the machine died while this attempt ran");
+                self.fail(ticket, task, retry::judge_dead(failure, self.at));
+            }
             Arrived::Run(ticket) => match (&task.unfit, &self.config.handler) {
                 (Some(failure), _) => self.fail(ticket, task, retry::judge_dead(failure.clone(), self.at)),
                 (None, config::Handler::Discard) => {
@@ -84,9 +89,18 @@ impl Job {
         }
     }
 
-    /// Whether messages may be taken: neither draining nor behind a closed gate.
+    /// Whether messages may be taken: neither draining, nor paused, nor behind a closed gate.
     pub(super) fn takes(&self) -> bool {
-        self.phase == Phase::Working && self.gate.allowed() != Allowed::Nothing
+        self.phase == Phase::Working && self.allowed() != Allowed::Nothing
+    }
+
+    /// What the gate allows, and who paused the job by hand.
+    pub(super) fn allowed(&self) -> Allowed {
+        if self.pause.is_some() { Allowed::Nothing } else { self.gate.allowed() }
+    }
+
+    fn is_in_doubt(&self, task: &Task) -> bool {
+        task.key.as_ref().is_some_and(|key| self.wiring.reader.is_in_doubt(key, task.attempt))
     }
 
     /// Deliveries that waited for another attempt of their key.

@@ -4,15 +4,17 @@ use log::{error, info, warn};
 
 use super::workers::Finished;
 use super::{Job, Phase};
+use crate::config::InDoubt;
 use crate::policy::gate::Allowed;
 use crate::policy::inflight::Ended;
 use crate::policy::retry;
-use crate::task::{Demand, ErrorClass, FailedAttempt, Outcome, Task, Ticket};
+use crate::store::Attempt;
+use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, Outcome, Task, Ticket};
 
 impl Job {
     /// Step 2: gives tasks to free workers.
     pub(super) fn dispatch(&mut self) {
-        let limit = match self.gate.allowed() {
+        let limit = match self.allowed() {
             Allowed::Everything => self.config.concurrency,
             Allowed::OneProbe => 1,
             Allowed::Nothing => 0,
@@ -25,8 +27,34 @@ impl Job {
                 continue;
             };
             self.wait_time.add(self.now, self.now - task.received);
-            self.workers.run(ticket, task);
+            match self.config.in_doubt {
+                // Without a key nobody could know it again.
+                InDoubt::Dead if task.key.is_some() => self.starts.push(ticket),
+                InDoubt::Dead | InDoubt::Run => self.workers.run(ticket, task),
+            }
         }
+    }
+
+    /// The start of an attempt is durable: it runs, unless the job was told to stop meanwhile.
+    pub(super) fn run_started(&mut self, ticket: Ticket) {
+        match self.machine.task(ticket) {
+            Some(task) if self.takes() => self.workers.run(ticket, task),
+            Some(_) | None => self.hand_back_unstarted(ticket),
+        }
+    }
+
+    /// The key and attempt of an entry.
+    pub(super) fn attempt(&self, ticket: Ticket) -> Option<Attempt> {
+        let task = self.machine.task(ticket)?;
+        Some(Attempt { key: task.key.clone()?, attempt: task.attempt })
+    }
+
+    /// Hands back what did not run. Where its start was recorded, that is taken back.
+    fn hand_back_unstarted(&mut self, ticket: Ticket) {
+        if self.config.in_doubt == InDoubt::Dead {
+            self.unstarted.extend(self.attempt(ticket));
+        }
+        self.hand_back(ticket);
     }
 
     /// Workers that have no time. One counts as busy until the record of its last task is durable, so that a crash costs
@@ -46,6 +74,7 @@ impl Job {
         let Some(task) = self.machine.task(ticket) else {
             return;
         };
+        self.machine.ran(ticket, ran);
         match outcome {
             Outcome::Done => self.done(ticket),
             Outcome::Retry(failure) => {
@@ -62,10 +91,16 @@ impl Job {
                 }
                 self.counters.last_error = Some(reason.clone());
                 self.gate.broken(self.now, reason);
-                self.hand_back(ticket);
+                self.hand_back_unstarted(ticket);
                 self.hand_back_queued();
             }
-            Outcome::Interrupted => self.hand_back(ticket),
+            Outcome::Interrupted => match self.config.in_doubt {
+                InDoubt::Run => self.hand_back(ticket),
+                InDoubt::Dead => {
+                    let failure = in_doubt("the handler was ended when the daemon stopped");
+                    self.fail(ticket, &task, retry::judge_dead(failure, self.at));
+                }
+            },
         }
     }
 
@@ -101,8 +136,16 @@ impl Job {
     }
 
     pub(super) fn hand_back_queued(&mut self) {
+        for ticket in std::mem::take(&mut self.starts) {
+            self.hand_back(ticket);
+        }
         for ticket in self.schedule.clear() {
             self.hand_back(ticket);
         }
     }
+}
+
+/// An attempt of which nobody knows how far it came.
+pub(super) fn in_doubt(error: &str) -> Failure {
+    Failure { class: ErrorClass::InDoubt, error: error.to_owned() }
 }

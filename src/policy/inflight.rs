@@ -122,6 +122,8 @@ struct Entry {
     /// The deliveries of this attempt on the present session; none after a disconnect.
     tags: Vec<DeliveryTag>,
     stage: Stage,
+    /// How long it ran.
+    ran: Duration,
     /// Deliveries of other attempts of this key, which wait for this one to settle.
     held: Vec<Released>,
 }
@@ -211,7 +213,7 @@ impl InFlight {
             None => (Stage::Queued, Arrived::Run(ticket)),
         };
         *self.census.count(&stage) += 1;
-        self.entries.insert(ticket, Entry { task, tags: vec![tag], stage, held: Vec::new() });
+        self.entries.insert(ticket, Entry { task, tags: vec![tag], stage, ran: Duration::ZERO, held: Vec::new() });
         arrived
     }
 
@@ -230,6 +232,13 @@ impl InFlight {
     /// The full name of a tag of the present session.
     pub fn tag(&self, queue: QueueIndex, tag: u64) -> DeliveryTag {
         DeliveryTag { session: self.session, queue, tag }
+    }
+
+    /// How long a run took; told before [`InFlight::finished`].
+    pub fn ran(&mut self, ticket: Ticket, ran: Duration) {
+        if let Some(entry) = self.entries.get_mut(&ticket) {
+            entry.ran = ran;
+        }
     }
 
     /// A run ended, or a queued task will never start.
@@ -269,7 +278,16 @@ impl InFlight {
             Ended::HandedBack => return None,
         };
         self.census.shift(&mut entry.stage, Stage::Recording(ended));
-        Some(Record { ticket, key: entry.task.key.clone(), attempt: entry.task.attempt, what, at })
+        let task = &entry.task;
+        Some(Record {
+            ticket,
+            key: task.key.clone(),
+            attempt: task.attempt,
+            what,
+            at,
+            ran: entry.ran,
+            first_seen: task.first_seen,
+        })
     }
 
     /// Records are durable: successes are settled, failures demand their copies.
@@ -396,6 +414,18 @@ impl InFlight {
             }
             !queued
         });
+    }
+
+    /// At which attempt a key is in flight, and what it is at, to go after "is".
+    pub fn find(&self, key: &MessageKey) -> Option<(u32, &'static str)> {
+        let entry = self.entries.get(self.by_key.get(key)?)?;
+        let stage = match entry.stage {
+            Stage::Queued => "waiting for a worker",
+            Stage::Running => "running",
+            Stage::Finished(..) | Stage::Recording(_) => "being recorded",
+            Stage::Forwarding(_) => "waiting for the broker to confirm its copy",
+        };
+        Some((entry.task.attempt, stage))
     }
 
     /// How many entries wait for what.

@@ -229,6 +229,7 @@ pub mod tests {
             prefetch: 8,
             order: Order::Weighted,
             max_body: 16 << 20,
+            in_doubt: InDoubt::Run,
             queues: vec![queue],
             handler: Handler::Discard,
             ack: Ack { batch: 64, interval: Duration::from_millis(20) },

@@ -416,6 +416,7 @@ mod tests {
             prefetch: 1,
             order: Order::Strict,
             max_body: 1,
+            in_doubt: crate::config::InDoubt::Run,
             queues,
             handler,
             ack: Ack { batch: 1, interval: second },

@@ -8,16 +8,16 @@
 //! Every step is small and belongs to a transaction, so a crash costs nothing but the step: the rows of a move that was not
 //! finished are deleted at the next start, and it begins again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use log::debug;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::recent::{Entry, Id, Outcome, Recent};
-use super::recorder::Batch;
-use super::{JobId, Store, StoreError};
-use crate::task::{Demand, FailedAttempt, Failure, MessageKey, Recorded, UnixMillis};
+use super::recorder::{Attempt, Batch};
+use super::{JobId, Pause, Store, StoreError};
+use crate::task::{Demand, FailedAttempt, Failure, MessageKey, Record, Recorded, UnixMillis};
 
 /// Records of a generation.
 ///
@@ -41,6 +41,10 @@ pub struct Ledger {
     /// Rows of `recent` up to this one are deleted.
     cleared_to: i64,
     generations: BTreeMap<i64, Generation>,
+    /// Jobs that have, or had, rows in `starts`.
+    starting: BTreeSet<JobId>,
+    /// This host's name, for the history of failures.
+    host: String,
     /// When the first of the young records is over, Unix milliseconds.
     young_until: i64,
     stage: Stage,
@@ -93,13 +97,15 @@ enum Step {
 
 impl Ledger {
     /// Takes over the store.
-    pub fn new(store: Store, retention: BTreeMap<JobId, Duration>) -> Result<Self, StoreError> {
+    pub fn new(store: Store, retention: BTreeMap<JobId, Duration>, host: String) -> Result<Self, StoreError> {
         let mut ledger = Self {
             store,
             retention,
             next_seq: 1,
             cleared_to: 0,
             generations: BTreeMap::new(),
+            starting: BTreeSet::new(),
+            host,
             young_until: i64::MAX,
             stage: Stage::Resting,
             moved: Vec::new(),
@@ -119,6 +125,13 @@ impl Ledger {
         // Nothing is known about the ages in them, so each is walked once.
         let found = select.query_map([], |row| Ok((row.get(0)?, Generation { rows: row.get(1)?, until: i64::MIN })))?;
         self.generations = found.collect::<rusqlite::Result<_>>()?;
+        // What the broker never delivered again, because somebody else took it from its queue.
+        for (job, kept) in &self.retention {
+            let since = UnixMillis::now().0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+            connection.execute("DELETE FROM starts WHERE job = ?1 AND at < ?2", (job.0, since))?;
+        }
+        let mut select = connection.prepare("SELECT DISTINCT job FROM starts")?;
+        self.starting = select.query_map([], |row| row.get(0).map(JobId))?.collect::<rusqlite::Result<_>>()?;
         let recent = self.store.recent.read();
         let ends = recent.each_young().map(|(job, entry)| over_at(&self.retention, job, entry.at));
         self.young_until = ends.min().unwrap_or(i64::MAX);
@@ -139,6 +152,7 @@ impl Ledger {
     /// Commits all batches in one transaction. An error means that nothing of it happened.
     pub fn commit(&mut self, batches: &[Batch]) -> Result<(), StoreError> {
         self.begin_move(self.enough);
+        self.starting.extend(batches.iter().filter(|batch| !batch.starts.is_empty()).map(|batch| batch.job));
         let write = || {
             let transaction = begin(&self.store.connection)?;
             let appended = self.append(&transaction, batches)?;
@@ -175,29 +189,87 @@ impl Ledger {
     fn append(&self, transaction: &Transaction<'_>, batches: &[Batch]) -> rusqlite::Result<Vec<(Id, Entry)>> {
         let mut appended = Vec::with_capacity(batches.iter().map(|batch| batch.records.len()).sum());
         let mut insert = transaction.prepare_cached(
-            "INSERT INTO recent (seq, job, key, attempt, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO recent (seq, job, key, attempt, outcome, at, ran) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         let mut put = |id: Id, entry: Entry| -> rusqlite::Result<()> {
             let seq = self.next_seq + appended.len() as i64;
-            insert.execute((seq, id.0.0, id.1.as_bytes(), id.2, entry.outcome.code(), entry.at))?;
+            insert.execute((seq, id.0.0, id.1.as_bytes(), id.2, entry.outcome.code(), entry.at, entry.ran))?;
             appended.push((id, entry));
             Ok(())
         };
         for batch in batches {
+            if self.starting.contains(&batch.job) {
+                self.note_starts(transaction, batch)?;
+            }
             for record in &batch.records {
                 let Some(key) = &record.key else { continue };
                 if let Recorded::Failed(failed) = &record.what {
-                    add_failure(transaction, batch.job, key, record.attempt, failed)?;
+                    self.add_failure(transaction, batch.job, key, record, failed)?;
                 }
-                let entry = Entry { outcome: Outcome::of(&record.what), at: record.at.0 };
+                let ran = u32::try_from(record.ran.as_millis()).unwrap_or(u32::MAX);
+                let entry = Entry { outcome: Outcome::of(&record.what), at: record.at.0, ran };
                 put((batch.job, key.clone(), record.attempt), entry)?;
             }
             for mark in &batch.marks {
-                let entry = Entry { outcome: Outcome::Forwarded, at: UnixMillis::now().0 };
+                let entry = Entry { outcome: Outcome::Forwarded, at: UnixMillis::now().0, ran: 0 };
                 put((batch.job, mark.key.clone(), mark.attempt), entry)?;
             }
         }
         Ok(appended)
+    }
+
+    fn add_failure(
+        &self,
+        transaction: &Transaction<'_>,
+        job: JobId,
+        key: &MessageKey,
+        record: &Record,
+        failed: &FailedAttempt,
+    ) -> rusqlite::Result<()> {
+        let delay = match failed.demand {
+            Demand::Retry { delay } => Some(delay.as_secs() as i64),
+            Demand::Dead => None,
+        };
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO failures (job, key, attempt, class, error, delay_s, first_seen, host)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+        )?;
+        let Failure { class, error } = &failed.failure;
+        let (key, first_seen) = (key.as_bytes(), record.first_seen.0);
+        insert.execute((job.0, key, record.attempt, class.as_str(), error, delay, first_seen, &self.host))?;
+        Ok(())
+    }
+
+    /// Keeps `starts` to what may be running: adds what starts now, deletes what has ended or will not run.
+    fn note_starts(&self, transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO starts (job, key, attempt, at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?;
+        let now = UnixMillis::now().0;
+        for Attempt { key, attempt } in &batch.starts {
+            insert.execute((batch.job.0, key.as_bytes(), attempt, now))?;
+        }
+        let mut delete =
+            transaction.prepare_cached("DELETE FROM starts WHERE job = ?1 AND key = ?2 AND attempt = ?3")?;
+        let ended = batch.records.iter().filter_map(|record| Some((record.key.as_ref()?, record.attempt)));
+        let unstarted = batch.unstarted.iter().map(|Attempt { key, attempt }| (key, *attempt));
+        for (key, attempt) in ended.chain(unstarted) {
+            delete.execute((batch.job.0, key.as_bytes(), attempt))?;
+        }
+        Ok(())
+    }
+
+    /// Remembers that a job is paused by hand, or forgets it.
+    pub fn set_pause(&self, job: JobId, pause: Option<&Pause>) -> Result<(), StoreError> {
+        let connection = &self.store.connection;
+        let done = match pause {
+            Some(Pause { reason, by, since }) => connection.execute(
+                "INSERT OR REPLACE INTO pauses (job, reason, by, since) VALUES (?1, ?2, ?3, ?4)",
+                (job.0, reason, by, since.0),
+            ),
+            None => connection.execute("DELETE FROM pauses WHERE job = ?1", [job.0]),
+        };
+        done.map(|_| ()).map_err(|error| StoreError::sqlite("remember what is paused", &error))
     }
 
     /// Begins a generation where none is under way and there are enough records for one.
@@ -217,12 +289,20 @@ impl Ledger {
             Stage::Resting => Ok(Step::None),
             Stage::Moving { generation, through, moved } => {
                 let mut insert = transaction.prepare_cached(
-                    "INSERT INTO records (generation, job, key, attempt, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO records (generation, job, key, attempt, outcome, at, ran) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?;
                 let recent = self.store.recent.read();
                 let to = (moved + MOVED_AT_ONCE).min(recent.moving().len());
                 for ((job, key, attempt), entry) in &recent.moving()[*moved..to] {
-                    insert.execute((generation, job.0, key.as_bytes(), attempt, entry.outcome.code(), entry.at))?;
+                    insert.execute((
+                        generation,
+                        job.0,
+                        key.as_bytes(),
+                        attempt,
+                        entry.outcome.code(),
+                        entry.at,
+                        entry.ran,
+                    ))?;
                 }
                 if to < recent.moving().len() {
                     return Ok(Step::Moved(to));
@@ -339,25 +419,6 @@ impl Ledger {
     }
 }
 
-fn add_failure(
-    transaction: &Transaction<'_>,
-    job: JobId,
-    key: &MessageKey,
-    attempt: u32,
-    failed: &FailedAttempt,
-) -> rusqlite::Result<()> {
-    let delay = match failed.demand {
-        Demand::Retry { delay } => Some(delay.as_secs() as i64),
-        Demand::Dead => None,
-    };
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO failures (job, key, attempt, class, error, delay_s) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO NOTHING",
-    )?;
-    let Failure { class, error } = &failed.failure;
-    insert.execute((job.0, key.as_bytes(), attempt, class.as_str(), error, delay)).map(|_| ())
-}
-
 /// When a record is over, Unix milliseconds.
 fn over_at(retention: &BTreeMap<JobId, Duration>, job: JobId, at: i64) -> i64 {
     let kept = retention.get(&job).and_then(|kept| i64::try_from(kept.as_millis()).ok());
@@ -375,12 +436,12 @@ pub fn load_recent(connection: &Connection) -> rusqlite::Result<Recent> {
     transaction.execute("DELETE FROM recent WHERE seq <= (SELECT coalesce(max(through), 0) FROM generations)", [])?;
     let mut recent = Recent::default();
     {
-        let mut select = transaction.prepare("SELECT job, key, attempt, outcome, at FROM recent")?;
+        let mut select = transaction.prepare("SELECT job, key, attempt, outcome, at, ran FROM recent")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let id = (JobId(row.get(0)?), MessageKey::from_bytes(row.get_ref(1)?.as_blob()?), row.get(2)?);
             if let Some(outcome) = Outcome::from_code(row.get(3)?) {
-                recent.insert(id, Entry { outcome, at: row.get(4)? });
+                recent.insert(id, Entry { outcome, at: row.get(4)?, ran: row.get(5)? });
             }
         }
     }
@@ -393,7 +454,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Synchronous};
     use crate::policy::inflight::Mark;
-    use crate::task::{ErrorClass, Record, Ticket};
+    use crate::task::{ErrorClass, Ticket};
 
     /// A generation in these tests.
     const ENOUGH: usize = 50;
@@ -415,7 +476,8 @@ mod tests {
                 retention: Duration::from_secs(60),
             };
             let retention = [1, 2].map(|job| (JobId(job), Duration::from_secs(60)));
-            let mut ledger = Ledger::new(Store::open(&config).unwrap(), BTreeMap::from(retention)).unwrap();
+            let mut ledger =
+                Ledger::new(Store::open(&config).unwrap(), BTreeMap::from(retention), "host".to_owned()).unwrap();
             ledger.enough = ENOUGH;
             ledger
         }
@@ -426,11 +488,19 @@ mod tests {
     }
 
     fn batch(job: JobId, records: Vec<Record>, marks: Vec<Mark>) -> Batch {
-        Batch { job, records, marks, reply: crossbeam_channel::bounded(1).0 }
+        Batch { job, records, marks, starts: Vec::new(), unstarted: Vec::new(), reply: crossbeam_channel::bounded(1).0 }
     }
 
     fn record(key: MessageKey, attempt: u32, what: Recorded, at: i64) -> Record {
-        Record { ticket: Ticket(0), key: Some(key), attempt, what, at: UnixMillis(at) }
+        Record {
+            ticket: Ticket(0),
+            key: Some(key),
+            attempt,
+            what,
+            at: UnixMillis(at),
+            ran: Duration::ZERO,
+            first_seen: UnixMillis(at),
+        }
     }
 
     fn failed() -> Recorded {

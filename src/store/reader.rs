@@ -1,5 +1,6 @@
 //! Look-ups of one job thread.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Reader {
     connection: Connection,
     job: JobId,
     recent: Shared,
+    /// Attempts that were running when the last daemon died.
+    in_doubt: HashSet<(MessageKey, u32)>,
     /// Every key of the job that is in the store or on its way there.
     keys: KeyFilter,
 }
@@ -30,7 +33,8 @@ impl Reader {
             // Or each look-up is planned anew, in case its key had deserved a plan of its own.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             let keys = stored_keys(&connection, job)?;
-            Ok(Self { connection, job, recent, keys })
+            let in_doubt = in_doubt(&connection, job)?;
+            Ok(Self { connection, job, recent, in_doubt, keys })
         };
         match open() {
             Ok(reader) => Ok(reader),
@@ -41,6 +45,17 @@ impl Reader {
     /// Must be told of each key before its record goes to the recorder.
     pub fn expect(&mut self, key: &MessageKey) {
         self.keys.insert(key);
+    }
+
+    /// Whether this attempt was running when the last daemon died. A job that is to run it again forgets it before:
+    /// [`super::Store::forget_starts`].
+    pub fn is_in_doubt(&self, key: &MessageKey, attempt: u32) -> bool {
+        !self.in_doubt.is_empty() && self.in_doubt.contains(&(key.clone(), attempt))
+    }
+
+    /// How many attempts were running when the last daemon died.
+    pub fn in_doubt(&self) -> usize {
+        self.in_doubt.len()
     }
 
     /// What is recorded of each key and attempt, in order: `None` where nothing forbids a run.
@@ -89,7 +104,7 @@ impl Reader {
         }
         let same = all.into_iter().filter(|(other, _)| *other == attempt).map(|(_, entry)| entry);
         match same.max_by_key(|entry| entry.outcome) {
-            Some(Entry { outcome: Outcome::Failed, at }) => {
+            Some(Entry { outcome: Outcome::Failed, at, .. }) => {
                 Ok(self.failure(key, attempt, UnixMillis(at))?.map(Recorded::Failed))
             }
             Some(_) => Ok(Some(Recorded::Forwarded)),
@@ -100,13 +115,13 @@ impl Reader {
     /// What the generations know of a key.
     fn add_settled(&self, key: &MessageKey, all: &mut Vec<(u32, Entry)>) -> rusqlite::Result<()> {
         let mut select = self.connection.prepare_cached(
-            "SELECT attempt, outcome, at FROM generations CROSS JOIN records
+            "SELECT attempt, outcome, at, ran FROM generations CROSS JOIN records
              ON records.generation = generations.id AND job = ?1 AND key = ?2",
         )?;
         let mut rows = select.query((self.job.0, key.as_bytes()))?;
         while let Some(row) = rows.next()? {
             if let Some(outcome) = Outcome::from_code(row.get(1)?) {
-                all.push((row.get(0)?, Entry { outcome, at: row.get(2)? }));
+                all.push((row.get(0)?, Entry { outcome, at: row.get(2)?, ran: row.get(3)? }));
             }
         }
         Ok(())
@@ -128,6 +143,13 @@ impl Reader {
         });
         found.optional()
     }
+}
+
+fn in_doubt(connection: &Connection, job: JobId) -> rusqlite::Result<HashSet<(MessageKey, u32)>> {
+    let mut select = connection.prepare("SELECT key, attempt FROM starts WHERE job = ?1")?;
+    let rows =
+        select.query_map([job.0], |row| Ok((MessageKey::from_bytes(row.get_ref(0)?.as_blob()?), row.get(1)?)))?;
+    rows.collect()
 }
 
 /// All keys of a job: one pass over its part of each generation, and over what is young.

@@ -46,6 +46,8 @@ pub struct Entry {
     pub outcome: Outcome,
     /// When it ended, Unix milliseconds.
     pub at: i64,
+    /// How long it ran, milliseconds; saturates at seven weeks.
+    pub ran: u32,
 }
 
 /// The attempts of one key. Nearly always there is one.
@@ -65,7 +67,9 @@ impl Attempts {
         match known {
             Some((_, known)) => {
                 if known.outcome < entry.outcome {
-                    *known = entry;
+                    // A confirm says nothing of the run.
+                    let run = if entry.outcome == Outcome::Forwarded { *known } else { entry };
+                    *known = Entry { outcome: entry.outcome, ..run };
                 }
                 false
             }

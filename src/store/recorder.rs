@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 
 use super::ledger::Ledger;
-use super::{JobId, Store, StoreError};
+use super::{JobId, Pause, Store, StoreError};
 use crate::failpoint;
 use crate::policy::inflight::Mark;
-use crate::task::{Committed, Record, Ticket, UnixMillis};
+use crate::task::{Committed, MessageKey, Record, Ticket, UnixMillis};
 
 /// The recorder wakes at least this often, to say that it lives.
 const TICK: Duration = Duration::from_secs(1);
@@ -32,8 +32,21 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// Failed attempts whose copies are confirmed.
     pub marks: Vec<Mark>,
+    /// Attempts that start once this is durable, of a job that asks for it.
+    pub starts: Vec<Attempt>,
+    /// Attempts that were to start and did not run after all.
+    pub unstarted: Vec<Attempt>,
     /// Gets the proof. A job has one batch under way at a time, so a bound of one never fills.
     pub reply: Sender<Committed>,
+}
+
+/// One attempt of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The key.
+    pub key: MessageKey,
+    /// The attempt.
+    pub attempt: u32,
 }
 
 /// What the recorder can be asked.
@@ -41,6 +54,8 @@ pub struct Batch {
 pub enum Request {
     /// Commit this.
     Commit(Batch),
+    /// Remember that a job is paused by hand, or forget it; the answer comes when that is durable.
+    Pause(JobId, Option<Pause>, Sender<Result<(), StoreError>>),
     /// Say how it is.
     Inspect(Sender<StoreReport>),
 }
@@ -79,6 +94,7 @@ impl Recorder {
     pub fn spawn(
         store: Store,
         retention: BTreeMap<JobId, Duration>,
+        host: String,
         beat: impl Fn() + Send + 'static,
         alive: impl Send + 'static,
     ) -> std::io::Result<Self> {
@@ -86,7 +102,7 @@ impl Recorder {
         let (requests, inbox) = crossbeam_channel::bounded(retention.len() + 4);
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             let _alive = alive;
-            let ledger = Ledger::new(store, retention);
+            let ledger = Ledger::new(store, retention, host);
             let result = ledger.and_then(|ledger| Writer::new(ledger).run(&inbox, &beat));
             if let Err(error) = &result {
                 error!("{error}");
@@ -136,10 +152,14 @@ impl Writer {
     }
 
     /// Answers inspections and gathers batches.
-    fn sort(&self, requests: impl Iterator<Item = Request>) -> Vec<Batch> {
+    fn sort(&mut self, requests: impl Iterator<Item = Request>) -> Vec<Batch> {
         requests
             .filter_map(|request| match request {
                 Request::Commit(batch) => Some(batch),
+                Request::Pause(job, pause, reply) => {
+                    let _ = reply.try_send(self.ledger.set_pause(job, pause.as_ref()));
+                    None
+                }
                 Request::Inspect(reply) => {
                     // An asker that gave up has dropped its end.
                     let _ = reply.try_send(self.report());
@@ -189,7 +209,7 @@ impl Writer {
     }
 
     /// Waits, still answering inspections.
-    fn wait(&self, pause: Duration, inbox: &Receiver<Request>, beat: &impl Fn()) -> Vec<Batch> {
+    fn wait(&mut self, pause: Duration, inbox: &Receiver<Request>, beat: &impl Fn()) -> Vec<Batch> {
         let until = Instant::now() + pause;
         let mut batches = Vec::new();
         while let Ok(request) = inbox.recv_deadline(until) {
@@ -247,7 +267,12 @@ mod tests {
             let job = store.job_id("j").unwrap();
             let retention = BTreeMap::from([(job, Duration::from_secs(60))]);
             let (path, recent) = (store.path.clone(), store.recent.clone());
-            Running { recorder: Recorder::spawn(store, retention, || {}, ()).unwrap(), job, path, recent }
+            Running {
+                recorder: Recorder::spawn(store, retention, "host".to_owned(), || {}, ()).unwrap(),
+                job,
+                path,
+                recent,
+            }
         }
     }
 
@@ -256,7 +281,8 @@ mod tests {
     }
 
     fn record(ticket: u64, text: &str, attempt: u32, what: Recorded) -> Record {
-        Record { ticket: Ticket(ticket), key: Some(key(text)), attempt, what, at: UnixMillis::now() }
+        let (at, ran) = (UnixMillis::now(), Duration::ZERO);
+        Record { ticket: Ticket(ticket), key: Some(key(text)), attempt, what, at, ran, first_seen: at }
     }
 
     fn failed(demand: Demand) -> FailedAttempt {
@@ -277,7 +303,17 @@ mod tests {
     impl Running {
         fn commit(&self, records: Vec<Record>, marks: Vec<Mark>) -> Vec<Ticket> {
             let (reply, committed) = crossbeam_channel::bounded(1);
-            self.recorder.requests.send(Request::Commit(Batch { job: self.job, records, marks, reply })).unwrap();
+            self.recorder
+                .requests
+                .send(Request::Commit(Batch {
+                    job: self.job,
+                    records,
+                    marks,
+                    starts: Vec::new(),
+                    unstarted: Vec::new(),
+                    reply,
+                }))
+                .unwrap();
             committed.recv_timeout(Duration::from_secs(10)).unwrap().tickets().to_vec()
         }
 

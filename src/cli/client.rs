@@ -1,0 +1,29 @@
+//! One question to the running daemon, and what to tell the person where it cannot be asked.
+
+use std::path::Path;
+
+use crate::cli::{Exit, Failure};
+use crate::control::{self, Answer, AskError, Request};
+
+/// Asks the daemon behind `socket`. What it refuses is a failure with its sentence.
+pub fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
+    let path = socket.display();
+    match control::ask(socket, request) {
+        Ok(Answer::Error { error }) => Err(Failure::new(Exit::Failed, error)),
+        Ok(answer) => Ok(answer),
+        Err(AskError::NotRunning) => {
+            Err(Failure::new(Exit::NotRunning, format!("warrend is not running: nobody answers on {path}")))
+        }
+        Err(AskError::Forbidden) => {
+            Err(Failure::new(Exit::Failed, format!("no permission to use {path}: run as root or as the daemon's user")))
+        }
+        Err(AskError::Failed(reason)) => {
+            Err(Failure::new(Exit::Failed, format!("the daemon on {path} did not answer: {reason}")))
+        }
+    }
+}
+
+/// For an answer of another kind than the question: a daemon of another version.
+pub fn misunderstood() -> Failure {
+    Failure::new(Exit::Failed, "the daemon's answer is of another kind: is it another version?")
+}

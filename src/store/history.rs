@@ -1,0 +1,118 @@
+//! What the store knows about one key, for `warrend explain`. Read from outside, whether or not a daemon runs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use super::recent::Outcome;
+use super::{JobId, StoreError};
+use crate::task::{MessageKey, UnixMillis};
+
+/// A store that is only looked at.
+#[derive(Debug)]
+pub struct History {
+    connection: Connection,
+}
+
+/// One attempt of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its number.
+    pub attempt: u32,
+    /// When it ended.
+    pub at: UnixMillis,
+    /// How long it ran; zero where the handler was not started.
+    pub ran: Duration,
+    /// Why it failed; `None`: it is done.
+    pub failure: Option<Told>,
+}
+
+/// A failure as it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Its class, as in `x-warrend-error-class`.
+    pub class: String,
+    /// The handler's last words, the exit status before them.
+    pub error: String,
+    /// How long until the next attempt; `None` = dead.
+    pub delay: Option<Duration>,
+    /// Whether the broker has confirmed the copy.
+    pub confirmed: bool,
+    /// When the message was first seen by any worker.
+    pub first_seen: UnixMillis,
+    /// Where it ran.
+    pub host: String,
+}
+
+/// Everything about one key in one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// In order.
+    pub ended: Vec<Ended>,
+    /// With `in_doubt = "dead"`: the attempt whose handler may be running.
+    pub started: Option<(u32, UnixMillis)>,
+}
+
+impl History {
+    /// Opens the store for reading; it must exist.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(Duration::from_secs(10))?;
+            // The first question shows whether it is a store at all, and of a schema that is known here.
+            connection.query_row("SELECT count(*) FROM generations", [], |_| Ok(()))?;
+            Ok(Self { connection })
+        };
+        open().map_err(|error| StoreError::sqlite(&format!("open {} for reading", path.display()), &error))
+    }
+
+    /// What is known of a key in a job; `None` where the job has never run with this store.
+    pub fn life(&self, job: &str, key: &MessageKey) -> Result<Option<Life>, StoreError> {
+        let life = || {
+            let id = self.connection.query_row("SELECT id FROM jobs WHERE name = ?1", [job], |row| row.get(0));
+            let Some(id) = id.optional()?.map(JobId) else {
+                return Ok(None);
+            };
+            let started = "SELECT attempt, at FROM starts WHERE job = ?1 AND key = ?2 ORDER BY attempt DESC LIMIT 1";
+            let started = self
+                .connection
+                .query_row(started, (id.0, key.as_bytes()), |row| Ok((row.get(0)?, UnixMillis(row.get(1)?))));
+            Ok(Some(Life { ended: self.ended(id, key)?, started: started.optional()? }))
+        };
+        life().map_err(|error| StoreError::sqlite("read the history of a key", &error))
+    }
+
+    fn ended(&self, job: JobId, key: &MessageKey) -> rusqlite::Result<Vec<Ended>> {
+        let mut select = self.connection.prepare(
+            "SELECT attempt, outcome, at, ran, class, error, delay_s, first_seen, host
+             FROM (SELECT attempt, max(outcome) AS outcome, min(at) AS at, max(ran) AS ran FROM outcomes
+                   WHERE job = ?1 AND key = ?2 GROUP BY attempt)
+             LEFT JOIN (SELECT * FROM failures WHERE job = ?1 AND key = ?2) USING (attempt)
+             ORDER BY attempt",
+        )?;
+        let rows = select.query_map((job.0, key.as_bytes()), |row| {
+            let outcome = Outcome::from_code(row.get(1)?);
+            let failed = outcome != Some(Outcome::Done);
+            let class: Option<String> = row.get(4)?;
+            let failure = class.filter(|_| failed).map(|class| -> rusqlite::Result<Told> {
+                Ok(Told {
+                    class,
+                    error: row.get(5)?,
+                    delay: row.get::<_, Option<u32>>(6)?.map(|seconds| Duration::from_secs(seconds.into())),
+                    confirmed: outcome == Some(Outcome::Forwarded),
+                    first_seen: UnixMillis(row.get(7)?),
+                    host: row.get(8)?,
+                })
+            });
+            Ok(Ended {
+                attempt: row.get(0)?,
+                at: UnixMillis(row.get(2)?),
+                ran: Duration::from_millis(row.get::<_, u32>(3)?.into()),
+                failure: failure.transpose()?,
+            })
+        })?;
+        rows.collect()
+    }
+}
