@@ -96,13 +96,13 @@ impl Job {
     fn problems(&self) -> Vec<String> {
         let name = &self.config.name;
         let unconnected = self.link_problem();
-        let broken = self.gate.reason().map(|reason| {
+        let paused = self.gate.explain().map(|why| {
             let next = self.gate.deadline().map(|at| at.saturating_duration_since(Instant::now()).as_secs());
-            let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
-            format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
+            let next = next.map_or_else(|| "with the next message".to_owned(), |seconds| format!("in {seconds} s"));
+            format!("job {name} is paused, {why}; it is probed {next}")
         });
         let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
-        broken.into_iter().chain(trouble).chain(unconnected).collect()
+        paused.into_iter().chain(trouble).chain(unconnected).collect()
     }
 
     fn link_problem(&self) -> Option<String> {
