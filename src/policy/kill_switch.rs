@@ -1,6 +1,6 @@
 //! How many of the last attempts failed: the sign of an outage behind the handler.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config;
 
@@ -30,11 +30,6 @@ impl KillSwitch {
     /// With an empty window.
     pub fn new(config: config::KillSwitch, now: Instant) -> Self {
         Self { config, steps: [Step::default(); STEPS as usize], running: 0, start: now }
-    }
-
-    /// How long a job pauses at first.
-    pub fn restart_after(&self) -> Duration {
-        self.config.restart_after
     }
 
     /// Counts an attempt that did not fail.
@@ -81,6 +76,8 @@ fn slot(number: u64) -> usize {
 
 #[cfg(test)]
 pub mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The defaults of the table.

@@ -11,6 +11,7 @@ mod crash;
 mod deleted;
 mod failpoints;
 mod failures;
+mod guard;
 mod hostile;
 mod lifecycle;
 mod once;
