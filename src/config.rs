@@ -33,7 +33,7 @@ mod value;
 
 pub use load::{Loaded, load, path, process_environment};
 pub use report::Report;
-pub use value::parse_duration;
+pub use value::{parse_duration, show_duration};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -167,6 +167,8 @@ pub struct Job {
     pub in_doubt: InDoubt,
     /// What a failure costs.
     pub retry: Retry,
+    /// When so many attempts fail that the job pauses itself; never where absent.
+    pub kill_switch: Option<KillSwitch>,
     /// Where messages go that failed for good.
     pub dead_letter: DeadLetter,
 }
@@ -329,6 +331,19 @@ pub struct Retry {
     pub jitter: f64,
     /// Attempts that ended in a crash, at least 1; dead after that many.
     pub max_crashes: u32,
+}
+
+/// `[jobs.NAME.kill_switch]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KillSwitch {
+    /// The share of attempts in the window that must have failed, 0.01 to 1.
+    pub ratio: f64,
+    /// Attempts that the window must hold, at least 1.
+    pub min_samples: u32,
+    /// How far it looks back, 1 s to 1 h.
+    pub window: Duration,
+    /// The first pause, 1 s to 1 h; it doubles while probes fail.
+    pub restart_after: Duration,
 }
 
 /// `[jobs.NAME.dead_letter]`

@@ -250,7 +250,7 @@ impl Job {
             phase: Phase::Working,
             machine: InFlight::new(config.queues.len(), policy),
             schedule: Schedule::new(config.order, config.queues.iter().map(|queue| queue.weight)),
-            gate: Gate::default(),
+            gate: Gate::new(config.kill_switch, now),
             subscriptions: Subscriptions::new(config.queues.len(), wiring.broker.reconnect),
             linking: Linking::new(&wiring.broker),
             records: Vec::new(),

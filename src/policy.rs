@@ -9,6 +9,7 @@ pub mod arrive;
 pub mod backoff;
 pub mod gate;
 pub mod inflight;
+pub mod kill_switch;
 pub mod retry;
 pub mod schedule;
 pub mod topology;

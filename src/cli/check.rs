@@ -3,10 +3,14 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::{self, Handler, Job, Loaded, Report};
+use crate::config::{self, Handler, Job, Loaded, Report, Retry, show_duration};
+use crate::policy::retry;
 
 /// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: i32 = 78;
+
+/// Delays that a retry plan shows.
+const MOST_DELAYS: u32 = 8;
 
 /// How the findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,11 @@ fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     }
     for job in jobs {
         writeln!(out, "  job {}", describe(job))?;
+        match &job.handler {
+            Handler::Command(_) => writeln!(out, "    {}", retry_plan(&job.retry))?,
+            // It does not fail.
+            Handler::Discard => {}
+        }
     }
     Ok(())
 }
@@ -99,9 +108,31 @@ fn describe(job: &Job) -> String {
     )
 }
 
+/// How often a message runs that always fails, and when: what a mistake in `retry` would cost.
+fn retry_plan(policy: &Retry) -> String {
+    let (attempts, crashes) = (policy.max_attempts, policy.max_crashes);
+    let delays = attempts.min(MOST_DELAYS + 1);
+    // In the middle of the jitter.
+    let delays: Vec<String> = (1..delays).map(|n| show_duration(retry::delay(policy, n, 0.5))).collect();
+    let more =
+        if attempts > MOST_DELAYS + 1 { format!(", ... up to {}", show_duration(policy.max)) } else { String::new() };
+    let jitter = if policy.jitter > 0.0 { format!(" (±{:.0} %)", policy.jitter * 100.0) } else { String::new() };
+    let failing = match attempts {
+        1 => "a message that fails runs once".to_owned(),
+        _ => format!("a message that fails runs {attempts} times, again after {}{more}{jitter}", delays.join(", ")),
+    };
+    // The last one uses up one budget, those before it all but one of both.
+    let most = u64::from(attempts) + u64::from(crashes) - 1;
+    let most = if most == 1 { "once".to_owned() } else { format!("{most} times") };
+    format!("{failing}; with crashes between (dead after {crashes}) at most {most}")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::task::{Demand, ErrorClass, Failure, Message, Task, UnixMillis};
 
     /// Runs the check on a file of this text; gives exit code, standard output and standard error, with the folder of the
     /// file cut out of both.
@@ -138,9 +169,94 @@ ok: 1 file, 2 jobs, 3 queues
   file warrend.toml
   job audit (disabled): audit -> discard, concurrency 4, prefetch 200, dead letters to audit.dead
   job thumbnails: urgent, rest -> /bin/thumb, concurrency 4, prefetch 8, dead letters to thumbnails.dead
+    a message that fails runs 5 times, again after 5s, 15s, 45s, 135s (±20 %); with crashes between (dead after 3) at most 7 times
 ";
         assert_eq!(run(text, PLAIN), (0, expect.to_owned(), String::new()));
         assert_eq!(run(text, Format::Json), (0, "[]\n".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn a_retry_plan_counts_every_run() {
+        let policy = |max_attempts, max_crashes, jitter| Retry {
+            max_attempts,
+            initial: Duration::from_secs(60),
+            multiplier: 2.0,
+            max: Duration::from_secs(3600),
+            jitter,
+            max_crashes,
+        };
+        let once = "a message that fails runs once; with crashes between (dead after 1) at most once";
+        assert_eq!(retry_plan(&policy(1, 1, 0.0)), once);
+        let twice =
+            "a message that fails runs 2 times, again after 1m; with crashes between (dead after 2) at most 3 times";
+        assert_eq!(retry_plan(&policy(2, 2, 0.0)), twice);
+        let nine = "runs 9 times, again after 1m, 2m, 4m, 8m, 16m, 32m, 1h, 1h (±5 %); with";
+        assert!(retry_plan(&policy(9, 1, 0.05)).contains(nine), "{}", retry_plan(&policy(9, 1, 0.05)));
+        let endless = retry_plan(&policy(u32::MAX, u32::MAX, 0.0));
+        assert!(
+            endless.contains("32m, 1h, 1h, ... up to 1h;") && endless.ends_with(" at most 8589934589 times"),
+            "{endless}"
+        );
+    }
+
+    /// The plan and what decides over a retry agree: a message that fails in the dearest order runs so often.
+    #[test]
+    fn the_worst_case_is_what_the_policy_allows() {
+        let policy = Retry {
+            max_attempts: 4,
+            initial: Duration::from_secs(1),
+            multiplier: 1.0,
+            max: Duration::from_secs(1),
+            jitter: 0.0,
+            max_crashes: 3,
+        };
+        let mut runs = 0;
+        let mut crashes = 0;
+        let dead = loop {
+            runs += 1;
+            let class = if crashes + 1 < policy.max_crashes { ErrorClass::Crashed } else { ErrorClass::Failed };
+            let task = Task {
+                key: None,
+                attempt: runs,
+                base: 0,
+                crashes,
+                queue: 0,
+                priority: 0,
+                first_seen: UnixMillis(0),
+                received: Instant::now(),
+                unfit: None,
+                message: Message::default(),
+            };
+            crashes += u32::from(class == ErrorClass::Crashed);
+            let failure = Failure { class, error: String::new() };
+            match retry::judge_retry(&policy, &task, failure, 0.5, UnixMillis(0)).demand {
+                Demand::Retry { .. } => {}
+                Demand::Dead => break runs,
+            }
+        };
+        assert!(retry_plan(&policy).ends_with(&format!(" at most {dead} times")), "{dead}");
+    }
+
+    #[test]
+    fn a_retention_below_the_life_of_dead_letters_is_warned_of() {
+        let text = "
+[broker]
+urls = [\"amqp://127.0.0.1\"]
+[jobs.a]
+queue = \"a\"
+handler.command = [\"a\"]
+idempotency.retention = \"7d\"
+dead_letter.message_ttl = \"30d\"
+";
+        let (code, out, err) = run(text, PLAIN);
+        assert_eq!(code, 0);
+        assert!(out.starts_with("ok: 1 file, 1 job"), "{out}");
+        let expect = "warning: a key of this job is forgotten after 7d, its dead letters are kept for 30d\n --> warrend.toml:7:25";
+        assert!(err.starts_with(expect), "{err}");
+        let (code, out, err) = run(text, Format::Json);
+        let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let found = (json[0]["level"].as_str(), json[0]["line"].as_u64(), json[0]["column"].as_u64());
+        assert_eq!((code, found, &*err), (0, (Some("warning"), Some(7), Some(25)), ""));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `[jobs.NAME]`, judged by itself. What takes several jobs to see is in `load`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::general::{ABOVE_ZERO, at_least};
 use super::handler;
@@ -10,8 +11,10 @@ use super::place::Place;
 use super::queue::{self, Queues};
 use super::section::{Got, Section};
 use super::shape;
-use super::value::{days, millis, secs};
-use super::{Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, OnMissing, Order, Retry, Store};
+use super::value::{days, millis, secs, show_duration};
+use super::{
+    Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Retry, Store,
+};
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
 const LONGEST_NAME: usize = 100;
@@ -19,6 +22,8 @@ const LONGEST_NAME: usize = 100;
 const RETRY_DELAY: Limits = Limits::new(secs(1), days(12)).whole_seconds();
 /// An ack that waits longer than this helps nobody.
 const ACK_INTERVAL: Limits = Limits::new(secs(0), secs(10));
+/// What a kill switch counts over, and how long its first pause may be.
+const KILL_SWITCH_TIME: Limits = Limits::new(secs(1), secs(3_600));
 /// The most that a default prefetch takes.
 const MOST_PREFETCH: usize = 2000;
 /// The default prefetch of a handler that takes no time.
@@ -49,6 +54,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     let Queues { queues, exchanges } = queue::read(&section, name);
     let (queues, queue_places): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
     let handler = handler::read(&section, name);
+    let (dead_letter, kept) = dead_letter(&section, name, &queues);
     let concurrency = section.get("concurrency", 4, |item| item.integer(1..=1024));
     let job = Job {
         name: Arc::from(name),
@@ -57,11 +63,12 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         prefetch: prefetch(&section, &handler, &concurrency, queues.len()),
         order: section.get("order", Order::Weighted, |item| item.choice(&orders)).value,
         max_body: section.get("max_body", 16 << 20, |item| item.size()).value,
-        dead_letter: dead_letter(&section, name, &queues),
+        dead_letter,
         queues,
+        kill_switch: kill_switch(&section, handler.as_ref()),
         handler: handler.unwrap_or(Handler::Discard),
         ack: ack(&section.section("ack", &shape::ACK)),
-        idempotency: idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store),
+        idempotency: idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store, &kept),
         in_doubt: section.get("in_doubt", InDoubt::Run, |item| item.choice(&doubts)).value,
         retry: retry(&section.section("retry", &shape::RETRY)),
     };
@@ -91,7 +98,8 @@ fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<
     got.value
 }
 
-fn dead_letter(job: &Section<'_>, name: &str, queues: &[super::Queue]) -> DeadLetter {
+/// Also gives how long a dead letter is kept, with its place.
+fn dead_letter(job: &Section<'_>, name: &str, queues: &[super::Queue]) -> (DeadLetter, Got<Option<Duration>>) {
     let section = job.section("dead_letter", &shape::DEAD_LETTER);
     let default: Arc<str> = Arc::from(format!("{name}.dead"));
     let queue = section.get("queue", default, |item| queue::queue_name(&item));
@@ -107,7 +115,8 @@ fn dead_letter(job: &Section<'_>, name: &str, queues: &[super::Queue]) -> DeadLe
         let message = "the dead-letter queue of this job is one of its work queues";
         job.reader().error(place, message, "set dead_letter.queue to another: what failed for good would run again");
     }
-    DeadLetter { queue: queue.value, message_ttl: queue::time_to_live(&section, "message_ttl").value }
+    let kept = queue::time_to_live(&section, "message_ttl");
+    (DeadLetter { queue: queue.value, message_ttl: kept.value }, kept)
 }
 
 fn ack(section: &Section<'_>) -> Ack {
@@ -117,7 +126,7 @@ fn ack(section: &Section<'_>) -> Ack {
     }
 }
 
-fn idempotency(section: &Section<'_>, store: &Store) -> Idempotency {
+fn idempotency(section: &Section<'_>, store: &Store, kept: &Got<Option<Duration>>) -> Idempotency {
     let answers = [("run", OnMissing::Run), ("dead", OnMissing::Dead), ("body", OnMissing::Body)];
     let key = section.get("key", KeySource::MessageId, |item| key_source(&item));
     let on_missing = section.get("on_missing", OnMissing::Run, |item| item.choice(&answers));
@@ -135,6 +144,19 @@ fn idempotency(section: &Section<'_>, store: &Store) -> Idempotency {
     }
     if let Some(place) = retention.at.filter(|_| never_kept) {
         warn(place, "`retention` has no effect with this `key`: none is kept");
+    }
+    // A dead letter without a TTL outlives every retention: that is the default, and said where it is explained.
+    if let Some(ttl) = kept.value.filter(|ttl| key.good && retention.good && !never_kept && retention.value < *ttl)
+        && let Some(place) = retention.at.or(kept.at)
+    {
+        let message = format!(
+            "a key of this job is forgotten after {}, its dead letters are kept for {}",
+            show_duration(retention.value),
+            show_duration(ttl)
+        );
+        let help = "a dead letter that is replayed after that may run beside another copy of it that is done; let \
+                    idempotency.retention be at least dead_letter.message_ttl";
+        section.reader().warn(place, message, help);
     }
     Idempotency { key: key.value, on_missing: on_missing.value, retention: retention.value }
 }
@@ -186,4 +208,20 @@ fn retry(section: &Section<'_>) -> Retry {
         jitter: section.get("jitter", 0.2, |item| item.number(0.0..=1.0)).value,
         max_crashes: section.get("max_crashes", 3, |item| item.integer(1..=most)).value,
     }
+}
+
+/// The switch is off unless its table stands, even an empty one.
+fn kill_switch(job: &Section<'_>, handler: Option<&Handler>) -> Option<KillSwitch> {
+    let item = job.item("kill_switch")?;
+    let section = item.section(&shape::KILL_SWITCH)?;
+    if handler == Some(&Handler::Discard) {
+        let help = "remove it: the attempts of a `discard` handler do not fail";
+        job.reader().warn(item.key_place, "`kill_switch` has no effect with this handler", help);
+    }
+    Some(KillSwitch {
+        ratio: section.get("ratio", 0.5, |item| item.number(0.01..=1.0)).value,
+        min_samples: section.get("min_samples", 20, |item| item.integer(1..=i64::from(u32::MAX))).value,
+        window: section.get("window", secs(60), |item| item.duration(KILL_SWITCH_TIME)).value,
+        restart_after: section.get("restart_after", secs(30), |item| item.duration(KILL_SWITCH_TIME)).value,
+    })
 }

@@ -43,6 +43,7 @@ pub const JOB: Shape = Shape {
         "ack",
         "idempotency",
         "retry",
+        "kill_switch",
         "dead_letter",
     ],
 };
@@ -76,11 +77,14 @@ pub const RETRY: Shape = Shape {
     name: "[jobs.NAME.retry]",
     keys: &["max_attempts", "initial", "multiplier", "max", "jitter", "max_crashes"],
 };
+/// `[jobs.NAME.kill_switch]`
+pub const KILL_SWITCH: Shape =
+    Shape { name: "[jobs.NAME.kill_switch]", keys: &["ratio", "min_samples", "window", "restart_after"] };
 /// `[jobs.NAME.dead_letter]`
 pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
-pub const ALL: [&Shape; 14] = [
+pub const ALL: [&Shape; 15] = [
     &ROOT,
     &BROKER,
     &RECONNECT,
@@ -94,6 +98,7 @@ pub const ALL: [&Shape; 14] = [
     &ACK,
     &IDEMPOTENCY,
     &RETRY,
+    &KILL_SWITCH,
     &DEAD_LETTER,
 ];
 

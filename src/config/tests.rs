@@ -149,7 +149,8 @@ heartbeat = "0s"
 order = "strict"
 idempotency = { key = "json:/a~1b/0", on_missing = "dead" }
 retry = { multiplier = 2, jitter = 0 }
-dead_letter = { queue = "graves", message_ttl = "30d" }
+dead_letter = { queue = "graves", message_ttl = "14d" }
+kill_switch = { ratio = 1, min_samples = 3, window = "10s", restart_after = "1m" }
 [[jobs.a.queues]]
 name = "q"
 type = "quorum"
@@ -166,7 +167,7 @@ x-text = "${NAME}"
 x-array = [1, "a"]
 x-table = { a = false }
 [jobs.a.handler]
-discard = true
+command = ["true"]
 "#;
     let config = Folder::new(text).good().config;
     assert_eq!(config.broker.heartbeat, Duration::ZERO);
@@ -176,8 +177,10 @@ discard = true
     assert_eq!(job.idempotency.key, KeySource::JsonPointer("/a~1b/0".to_owned()));
     assert_eq!(job.idempotency.on_missing, OnMissing::Dead);
     assert_eq!((job.retry.multiplier, job.retry.jitter), (2.0, 0.0));
-    let grave = DeadLetter { queue: Arc::from("graves"), message_ttl: Some(Duration::from_secs(30 * 86_400)) };
+    let grave = DeadLetter { queue: Arc::from("graves"), message_ttl: Some(Duration::from_secs(14 * 86_400)) };
     assert_eq!(job.dead_letter, grave);
+    let (window, restart_after) = (Duration::from_secs(10), Duration::from_secs(60));
+    assert_eq!(job.kill_switch, Some(KillSwitch { ratio: 1.0, min_samples: 3, window, restart_after }));
     let queue = &job.queues[0];
     assert_eq!((queue.kind, queue.declare), (QueueKind::Quorum, Declare::Passive));
     assert_eq!(queue.message_ttl, Some(Duration::from_millis(1500)));

@@ -107,10 +107,10 @@ impl Job {
     fn problems(&self) -> Vec<String> {
         let name = &self.config.name;
         let unconnected = self.link_problem();
-        let broken = self.gate.reason().map(|reason| {
+        let paused = self.gate.explain().map(|why| {
             let next = self.gate.deadline().map(|at| at.saturating_duration_since(Instant::now()).as_secs());
-            let next = next.map_or_else(|| "now".to_owned(), |seconds| format!("in {seconds} s"));
-            format!("job {name} is paused, its handler is broken: {reason}; it is probed {next}")
+            let next = next.map_or_else(|| "with the next message".to_owned(), |seconds| format!("in {seconds} s"));
+            format!("job {name} is paused, {why}; it is probed {next}")
         });
         let by_hand = self.pause.as_ref().map(|pause| {
             let reason = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -118,7 +118,7 @@ impl Job {
             format!("job {name} is paused by {} since {since:.0}{reason}; `warrend resume {name}` goes on", pause.by)
         });
         let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
-        by_hand.into_iter().chain(broken).chain(trouble).chain(unconnected).collect()
+        by_hand.into_iter().chain(paused).chain(trouble).chain(unconnected).collect()
     }
 
     fn link_problem(&self) -> Option<String> {

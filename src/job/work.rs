@@ -5,7 +5,7 @@ use log::{error, info, warn};
 use super::workers::Finished;
 use super::{Job, Phase};
 use crate::config::InDoubt;
-use crate::policy::gate::Allowed;
+use crate::policy::gate::{Allowed, Turn};
 use crate::policy::inflight::Ended;
 use crate::policy::retry;
 use crate::store::Attempt;
@@ -27,6 +27,7 @@ impl Job {
                 continue;
             };
             self.wait_time.add(self.now, self.now - task.received);
+            self.gate.started(ticket);
             match self.config.in_doubt {
                 // Without a key nobody could know it again.
                 InDoubt::Dead if task.key.is_some() => self.starts.push(ticket),
@@ -67,9 +68,16 @@ impl Job {
     pub(super) fn on_finished(&mut self, finished: Finished) {
         let Finished { ticket, outcome, ran } = finished;
         self.run_time.add(self.now, ran);
-        if !matches!(outcome, Outcome::Broken(_) | Outcome::Interrupted) && self.gate.works() {
-            info!("job {}: the handler works again", self.config.name);
-            self.subscriptions.renew();
+        match self.gate.ended(self.now, ticket, &outcome) {
+            Turn::None => {}
+            Turn::Opened => {
+                info!("job {}: the handler works again", self.config.name);
+                self.subscriptions.renew();
+            }
+            Turn::Closed => {
+                error!("job {} pauses, {}", self.config.name, self.gate.explain().unwrap_or_default());
+                self.hand_back_queued();
+            }
         }
         let Some(task) = self.machine.task(ticket) else {
             return;
@@ -86,13 +94,8 @@ impl Job {
                 self.fail(ticket, &task, retry::judge_dead(failure, self.at));
             }
             Outcome::Broken(reason) => {
-                if self.gate.allowed() != Allowed::Nothing {
-                    error!("job {}: the handler is broken, the job pauses: {reason}", self.config.name);
-                }
-                self.counters.last_error = Some(reason.clone());
-                self.gate.broken(self.now, reason);
+                self.counters.last_error = Some(reason);
                 self.hand_back_unstarted(ticket);
-                self.hand_back_queued();
             }
             Outcome::Interrupted => match self.config.in_doubt {
                 InDoubt::Run => self.hand_back(ticket),

@@ -239,6 +239,7 @@ pub mod tests {
                 retention: Duration::from_secs(14 * 86400),
             },
             retry: policy(),
+            kill_switch: None,
             dead_letter: DeadLetter { queue: "j.dead".into(), message_ttl: None },
         }
     }

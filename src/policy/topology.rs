@@ -429,6 +429,7 @@ mod tests {
                 jitter: 0.0,
                 max_crashes: 1,
             },
+            kill_switch: None,
             dead_letter: DeadLetter { queue: "thumbnails.dead".into(), message_ttl: None },
         }
     }

@@ -12,6 +12,7 @@ mod deleted;
 mod doubt;
 mod failpoints;
 mod failures;
+mod guard;
 mod hostile;
 mod lifecycle;
 mod once;

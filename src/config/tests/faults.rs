@@ -92,6 +92,18 @@ queue = "q"\nretry.multiplier = "3" => 3:20 must be a number, not a string
 queue = "q"\nretry.jitter = 1.5 => 3:16 allowed: 0.0 to 1.0
 queue = "q"\nretry.max_crashes = 0 => 3:21 out of range
 queue = "q"\nretry.prefetch = 3 => 3:7 `prefetch` belongs in [jobs.NAME]
+queue = "q"\nkill_switch = true => 3:15 allowed keys: ratio, min_samples, window, restart_after
+queue = "q"\nkill_switch = {} => 3:1 no effect
+queue = "q"\nkill_switch.ratio = 0 => 3:1 no effect => 3:21 allowed: 0.01 to 1.0
+queue = "q"\nkill_switch.ratio = 1.1 => 3:1 no effect => 3:21 allowed: 0.01 to 1.0
+queue = "q"\nkill_switch.min_samples = 0 => 3:1 no effect => 3:27 allowed: 1 to 4294967295
+queue = "q"\nkill_switch.window = "999ms" => 3:1 no effect => 3:22 allowed: "1s" to "1h"
+queue = "q"\nkill_switch.window = 60 => 3:1 no effect => 3:22 write "60s"
+queue = "q"\nkill_switch.restart_after = "2h" => 3:1 no effect => 3:29 allowed: "1s" to "1h"
+queue = "q"\nkill_switch.restart = "1s" => 3:1 no effect => 3:13 did you mean `restart_after`?
+queue = "q"\nkill_switch.max_crashes = 1 => 3:1 no effect => 3:13 belongs in [jobs.NAME.retry]
+queue = "q"\ndead_letter.message_ttl = "15d" => 3:27 forgotten after 14d, its dead letters are kept for 15d
+queue = "q"\nidempotency.retention = "1d"\ndead_letter.message_ttl = "25h" => 3:25 forgotten after 1d
 queue = "q"\ndead_letter.queue = "q" => 3:21 one of its work queues
 queue = "q"\ndead_letter.queue = "amq.q" => 3:21 RabbitMQ keeps these names
 queue = "q"\ndead_letter.message_ttl = "0s" => 3:27 allowed: "1ms" to "3650d"
@@ -185,6 +197,19 @@ fn jobs() {
     check("# no jobs", &[("0:0", "there is no job")]);
     let disabled = "[jobs.a]\nqueue = \"q\"\nenabled = false\nhandler.discard = true";
     check(disabled, &[("1:7", "all jobs are disabled")]);
+}
+
+#[test]
+fn a_retention_that_covers_the_dead_letters_is_no_fault() {
+    let lasts = |more: &str| check(&job(&format!("queue = \"q\"\n{more}")), &[]);
+    lasts("dead_letter.message_ttl = \"14d\"");
+    lasts("idempotency.retention = \"30d\"\ndead_letter.message_ttl = \"30d\"");
+    // No time to live: kept until somebody looks at them, by default.
+    lasts("idempotency.retention = \"1h\"");
+    // No key to forget.
+    lasts("idempotency.key = \"none\"\ndead_letter.message_ttl = \"30d\"");
+    let store = "[store]\nretention = \"1d\"\n[jobs.j]\nqueue = \"q\"\nhandler.discard = true\n";
+    check(&format!("{store}dead_letter.message_ttl = \"2d\""), &[("6:27", "forgotten after 1d")]);
 }
 
 #[test]

@@ -55,7 +55,19 @@ fn the_examples_in_comments_are_good() {
         Folder::new(&lines.join("\n")).good();
         tried += 1;
     }
-    assert_eq!(tried, 10, "the examples were found");
+    assert_eq!(tried, 11, "the examples were found");
+}
+
+/// A table that is off unless it stands has its defaults in a comment.
+#[test]
+fn the_kill_switch_in_its_comment_says_what_the_defaults_are() {
+    let with = |table: &str| {
+        let text = WHOLE.replacen("#kill_switch = {", table, 1);
+        Folder::new(&text).good().config.jobs[0].kill_switch
+    };
+    assert_eq!(with("#"), None);
+    assert_eq!(with("kill_switch = {}\n#"), with("kill_switch = {"));
+    assert!(with("kill_switch = {}\n#").is_some());
 }
 
 #[test]
