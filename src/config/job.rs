@@ -50,12 +50,13 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     }
     let section = item.section(&shape::JOB)?;
     let orders = [("weighted", Order::Weighted), ("strict", Order::Strict)];
-    let doubts = [("run", InDoubt::Run), ("dead", InDoubt::Dead)];
     let Queues { queues, exchanges } = queue::read(&section, name);
     let (queues, queue_places): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
     let handler = handler::read(&section, name);
     let (dead_letter, kept) = dead_letter(&section, name, &queues);
     let concurrency = section.get("concurrency", 4, |item| item.integer(1..=1024));
+    let idempotency = idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store, &kept);
+    let in_doubt = in_doubt(&section, &idempotency);
     let job = Job {
         name: Arc::from(name),
         enabled: section.get("enabled", true, |item| item.boolean()).value,
@@ -68,8 +69,8 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         kill_switch: kill_switch(&section, handler.as_ref()),
         handler: handler.unwrap_or(Handler::Discard),
         ack: ack(&section.section("ack", &shape::ACK)),
-        idempotency: idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store, &kept),
-        in_doubt: section.get("in_doubt", InDoubt::Run, |item| item.choice(&doubts)).value,
+        idempotency,
+        in_doubt,
         retry: retry(&section.section("retry", &shape::RETRY)),
     };
     Some(Draft { job, place: section.place, queue_places, exchanges })
@@ -211,6 +212,16 @@ fn retry(section: &Section<'_>) -> Retry {
 }
 
 /// The switch is off unless its table stands, even an empty one.
+fn in_doubt(section: &Section<'_>, idempotency: &Idempotency) -> InDoubt {
+    let answers = [("run", InDoubt::Run), ("dead", InDoubt::Dead)];
+    let got = section.get("in_doubt", InDoubt::Run, |item| item.choice(&answers));
+    if let Some(place) = got.at.filter(|_| got.value == InDoubt::Dead && idempotency.key == KeySource::None) {
+        let message = "`in_doubt` protects nothing here: without a key no attempt is known again";
+        section.reader().warn(place, message, "set idempotency.key");
+    }
+    got.value
+}
+
 fn kill_switch(job: &Section<'_>, handler: Option<&Handler>) -> Option<KillSwitch> {
     let item = job.item("kill_switch")?;
     let section = item.section(&shape::KILL_SWITCH)?;
