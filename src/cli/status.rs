@@ -106,6 +106,9 @@ fn details(text: &mut String, status: &Status) {
             };
             lines.push(job.queues.iter().map(queue).collect::<Vec<_>>().join(", "));
         }
+        if job.in_doubt > 0 {
+            lines.push(format!("{} attempts were in doubt when the daemon started", number(job.in_doubt as u64)));
+        }
         if let Some(ready @ 1..) = job.dead_letter.ready {
             lines.push(format!("{} dead letters in {}", number(ready.into()), clean(&job.dead_letter.queue)));
         }

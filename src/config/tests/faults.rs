@@ -69,7 +69,7 @@ queue = "q"\nmax_body = "0B" => 3:12 must not be zero
 queue = "q"\nmax_body = "16MB!" => 3:12 `max_body` is not a size
 queue = "q"\nenabled = "yes" => 3:11 allowed: true, false
 queue = "q"\ntimeout = "5s" => 3:1 `timeout` belongs in [jobs.NAME.handler]
-queue = "q"\nin_doubt = "maybe" => 3:12 
+queue = "q"\nin_doubt = "maybe" => 3:12 `in_doubt` cannot be "maybe"
 queue = "q"\nack.batch = 0 => 3:13 allowed: 1 to 65535
 queue = "q"\nack.interval = "11s" => 3:16 allowed: "0s" to "10s"
 queue = "q"\nack.linger = "1s" => 3:5 allowed in [jobs.NAME.ack]: batch, interval
