@@ -107,10 +107,12 @@ fn details(text: &mut String, status: &Status) {
             lines.push(job.queues.iter().map(queue).collect::<Vec<_>>().join(", "));
         }
         if job.in_doubt > 0 {
-            lines.push(format!("{} attempts were in doubt when the daemon started", number(job.in_doubt as u64)));
+            let what = if job.in_doubt == 1 { "attempt was" } else { "attempts were" };
+            lines.push(format!("{} {what} in doubt when the daemon started", number(job.in_doubt as u64)));
         }
         if let Some(ready @ 1..) = job.dead_letter.ready {
-            lines.push(format!("{} dead letters in {}", number(ready.into()), clean(&job.dead_letter.queue)));
+            let what = if ready == 1 { "dead letter" } else { "dead letters" };
+            lines.push(format!("{} {what} in {}", number(ready.into()), clean(&job.dead_letter.queue)));
         }
         if let Some(error) = &job.last_error {
             let error: String = clean(error).chars().take(100).collect();

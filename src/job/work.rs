@@ -115,18 +115,20 @@ impl Job {
 
     pub(super) fn fail(&mut self, ticket: Ticket, task: &Task, failed: FailedAttempt) {
         let (job, error) = (&self.config.name, failed.failure.error.escape_debug());
-        let class = failed.failure.class.as_str();
+        let class = failed.failure.class;
+        // "failed (failed)" would say nothing twice.
+        let class = if class == ErrorClass::Failed { String::new() } else { format!(" ({})", class.as_str()) };
         let key = task.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.to_text().escape_debug().to_string());
         match failed.demand {
             Demand::Retry { delay } => {
                 self.counters.retried += 1;
                 let delay = delay.as_secs();
-                info!("job {job}: attempt {} of {key} failed ({class}), again in {delay} s: {error}", task.attempt);
+                info!("job {job}: attempt {} of {key} failed{class}, again in {delay} s: {error}", task.attempt);
             }
             Demand::Dead => {
                 self.counters.dead += 1;
                 let queue = &self.config.dead_letter.queue;
-                warn!("job {job}: attempt {} of {key} failed for good ({class}), to {queue}: {error}", task.attempt);
+                warn!("job {job}: attempt {} of {key} failed for good{class}, to {queue}: {error}", task.attempt);
             }
         }
         self.counters.last_error = Some(failed.failure.error.clone());
