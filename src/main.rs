@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod control;
 mod daemon;
+mod deadletters;
 mod failpoint;
 mod handler;
 #[cfg(test)]
@@ -54,6 +55,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Status { json } => {
             let color = has_color(&std::io::stdout());
             cli::status::status(&load(&path)?.control.socket, *json, color, &mut out)
+        }
+        Command::Dead(command) => {
+            let config = load(&path)?;
+            failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
+            cli::dead::dead(&config, command, &mut out)
         }
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
     }
