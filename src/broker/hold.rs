@@ -8,11 +8,13 @@
 //! a prefetch of the window's size gets exactly that many, is cancelled, and the next consumer gets the next ones. What
 //! waits in our memory is one window; what is unacknowledged costs the broker, not us.
 
+use std::collections::VecDeque;
 use std::mem;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use amiquip::{AmqpProperties, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error};
-use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+use crossbeam_channel::RecvTimeoutError;
 
 use super::connect::{Link, close, connect};
 use super::convert::from_amqp;
@@ -29,6 +31,11 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_millis(200);
 /// How long nothing may come while messages are left.
 const STALL: Duration = Duration::from_secs(30);
+
+/// How often a count is looked at that may still grow.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a count may stand still before it is taken for the last word.
+const STILL: Duration = Duration::from_secs(1);
 
 /// Messages in the first window: their sizes are not known yet.
 const FIRST_WINDOW: usize = 8;
@@ -49,10 +56,15 @@ pub struct Hold<'c> {
     window: usize,
     coming: usize,
     largest: usize,
+    /// What came beyond the window, because an ack made room for it.
+    early: VecDeque<Delivery>,
     /// The queue turned out to be empty: what the cancelled consumer still has is the rest.
     ending: bool,
+    /// Messages in the queue at the beginning, those of them that are read, those that are not read yet.
+    count: u64,
     lay: u64,
     left: u64,
+    acked: u64,
     since: Instant,
     /// The youngest message that stays in the queue.
     youngest_left: Option<Delivery>,
@@ -83,8 +95,8 @@ pub fn with_hold<R>(
     let Link { mut connection, socket, host, .. } = connect(config, fastrand::usize(..))?;
     let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let (channel, probe) = (connection.open_channel(None)?, connection.open_channel(None)?);
-        let count = probe.queue_declare_passive(queue)?.declared_message_count().unwrap_or(0);
-        Ok((channel, probe, u64::from(count)))
+        let count = count_settled(&probe, queue)?;
+        Ok((channel, probe, count))
     });
     let (channel, probe, count) = match opened {
         Ok(opened) => opened,
@@ -105,15 +117,19 @@ pub fn with_hold<R>(
         window: FIRST_WINDOW,
         coming: 0,
         largest: 0,
+        early: VecDeque::new(),
         ending: false,
+        count,
         lay,
         left: lay,
+        acked: 0,
         since: Instant::now(),
         youngest_left: None,
     };
     let result = body(&mut hold);
-    hold.release();
+    let expected = hold.release();
     let (closed, _) = cut_after(&socket, CLOSE_LIMIT, || {
+        await_return(&probe, queue, expected)?;
         drop(probe);
         // Waits until the broker has taken all acks before it.
         channel.close()
@@ -138,23 +154,14 @@ impl<'c> Hold<'c> {
 
     /// The next message, in the order of the queue; `None` after the last.
     pub fn next(&mut self) -> Result<Option<Held>, BrokerError> {
-        if self.consumer.is_none() {
-            if self.left == 0 {
-                return Ok(None);
-            }
-            self.open_window()?;
+        if self.left == 0 {
+            return Ok(None);
         }
-        let Some(mut delivery) = self.receive()? else {
+        let Some(mut delivery) = self.take_next()? else {
             self.left = 0;
-            self.consumer = None;
             return Ok(None);
         };
         self.left -= 1;
-        self.coming -= 1;
-        self.largest = self.largest.max(delivery.body.len());
-        if self.coming == 0 {
-            self.close_window()?;
-        }
         let message = Message {
             exchange: mem::take(&mut delivery.exchange),
             routing_key: mem::take(&mut delivery.routing_key),
@@ -168,11 +175,15 @@ impl<'c> Hold<'c> {
 
     /// Takes one message out of the queue. Sent without waiting; the end of [`with_hold`] waits for it.
     pub fn ack(&mut self, token: Token) -> Result<(), BrokerError> {
+        self.acked += 1;
         token.0.ack(self.channel).map_err(|error| self.failed(&error, false))
     }
 
-    /// Takes this message out of the queue and all that were read before it. The caller has left none of them.
+    /// Takes this message out of the queue and all that were read before it. The caller has left none of them, and
+    /// acknowledged none.
     pub fn ack_through(&mut self, token: Token) -> Result<(), BrokerError> {
+        // Tags of a channel count from 1, and this is the first acknowledgement on it.
+        self.acked = token.0.delivery_tag();
         token.0.ack_multiple(self.channel).map_err(|error| self.failed(&error, false))
     }
 
@@ -182,6 +193,22 @@ impl<'c> Hold<'c> {
         if younger {
             self.youngest_left = Some(token.0);
         }
+    }
+
+    fn take_next(&mut self) -> Result<Option<Delivery>, BrokerError> {
+        if let Some(early) = self.early.pop_front() {
+            return Ok(Some(early));
+        }
+        if self.consumer.is_none() {
+            self.open_window()?;
+        }
+        let Some(delivery) = self.receive()? else { return Ok(None) };
+        self.coming -= 1;
+        self.largest = self.largest.max(delivery.body.len());
+        if self.coming == 0 {
+            self.close_window()?;
+        }
+        Ok(Some(delivery))
     }
 
     fn open_window(&mut self) -> Result<(), BrokerError> {
@@ -198,7 +225,8 @@ impl<'c> Hold<'c> {
 
     fn close_window(&mut self) -> Result<(), BrokerError> {
         self.cancel()?;
-        self.consumer = None;
+        let consumer = self.consumer.take();
+        self.early.extend(consumer.iter().flat_map(unread));
         self.window = (self.window * 4).min(WINDOW_BYTES / self.largest.max(1)).clamp(1, LARGEST_WINDOW);
         Ok(())
     }
@@ -216,7 +244,7 @@ impl<'c> Hold<'c> {
         let begun = Instant::now();
         loop {
             let Some(consumer) = &self.consumer else { return Ok(None) };
-            let wait = if self.ending { Duration::ZERO } else { QUIET };
+            let wait = if self.ending { CALL_LIMIT } else { QUIET };
             match consumer.receiver().recv_timeout(wait) {
                 Ok(ConsumerMessage::Delivery(delivery)) => return Ok(Some(delivery)),
                 Ok(ConsumerMessage::ClientCancelled) => return Ok(None),
@@ -241,30 +269,25 @@ impl<'c> Hold<'c> {
         }
     }
 
-    fn ready(&self) -> Result<u32, BrokerError> {
-        let (channel, queue) = (self.probe, self.queue);
-        let (asked, overdue) =
-            cut_after(self.link, CALL_LIMIT, || Ok(channel.queue_declare_passive(queue)?.declared_message_count()));
-        Ok(asked.map_err(|error| self.failed(&error, overdue))?.unwrap_or(0))
+    fn ready(&self) -> Result<u64, BrokerError> {
+        let (asked, overdue) = cut_after(self.link, CALL_LIMIT, || look(self.probe, self.queue));
+        asked.map_err(|error| self.failed(&error, overdue))
     }
 
-    /// Hands everything back that was not acknowledged. A failure changes nothing: the end of the channel does the same.
-    fn release(mut self) {
+    /// Hands everything back that was not acknowledged, and says how many messages the queue must have then. A failure
+    /// changes nothing: the end of the channel does the same.
+    fn release(mut self) -> u64 {
         if self.cancel().is_err() {
-            return;
+            return 0;
         }
-        if let Some(consumer) = self.consumer.take() {
-            loop {
-                match consumer.receiver().try_recv() {
-                    Ok(ConsumerMessage::Delivery(delivery)) => self.leave(Token(delivery)),
-                    Ok(_) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
-            }
-        }
+        let consumer = self.consumer.take();
+        let unread = mem::take(&mut self.early).into_iter().chain(consumer.iter().flat_map(unread));
+        unread.for_each(|delivery| self.leave(Token(delivery)));
         let nacked = self.youngest_left.take().map(|delivery| delivery.nack_multiple(self.channel, true));
         if let Some(Err(error)) = nacked {
             log::debug!("nothing was handed back by a nack: {}", describe(&error));
         }
+        self.count.saturating_sub(self.acked)
     }
 
     fn failed(&self, error: &Error, overdue: bool) -> BrokerError {
@@ -274,6 +297,51 @@ impl<'c> Hold<'c> {
     fn topology(&self, reason: String) -> BrokerError {
         BrokerError::Topology { host: self.host.to_owned(), reason }
     }
+}
+
+/// What a cancelled consumer has received and nobody has read.
+///
+/// It is read to its last word, which the library's thread says after the call that cancelled has returned: had its
+/// receiver gone before, that thread would end, and the connection with it.
+fn unread<'r>(consumer: &'r Consumer<'_>) -> impl Iterator<Item = Delivery> + use<'r> {
+    std::iter::from_fn(|| match consumer.receiver().recv_timeout(CALL_LIMIT) {
+        Ok(ConsumerMessage::Delivery(delivery)) => Some(delivery),
+        Ok(_) | Err(_) => None,
+    })
+}
+
+/// How many messages are ready in a queue, once that no longer grows. RabbitMQ answers this question before the work that
+/// waits for the queue, so whatever another reader has just handed back comes in bit by bit.
+fn count_settled(probe: &Channel, queue: &str) -> amiquip::Result<u64> {
+    let mut known = look(probe, queue)?;
+    // A queue that is published to may grow for ever; what came since the beginning is not waited for.
+    for _ in 0..10 {
+        thread::sleep(LOOK);
+        let now = look(probe, queue)?;
+        if now == known {
+            break;
+        }
+        known = now;
+    }
+    Ok(known)
+}
+
+/// Waits until a queue has so many messages, for whoever looks at it next. Others may take them meanwhile, so a count that
+/// stands still is enough.
+fn await_return(probe: &Channel, queue: &str, expected: u64) -> amiquip::Result<()> {
+    let (mut known, mut since) = (look(probe, queue)?, Instant::now());
+    while known < expected && since.elapsed() < STILL {
+        thread::sleep(LOOK);
+        let now = look(probe, queue)?;
+        if now != known {
+            (known, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+fn look(probe: &Channel, queue: &str) -> amiquip::Result<u64> {
+    Ok(probe.queue_declare_passive(queue)?.declared_message_count().unwrap_or(0).into())
 }
 
 fn translate(error: &Error, overdue: bool, host: &str, queue: &str) -> BrokerError {
