@@ -150,7 +150,7 @@ pub struct Failure {
 
 impl Failure {
     /// Where standard output is gone.
-    pub fn print(error: std::io::Error) -> Self {
+    pub fn print(error: &std::io::Error) -> Self {
         Self::new(Exit::Failed, format!("cannot print: {error}"))
     }
 

@@ -318,10 +318,9 @@ mod tests {
         let headers = Headers::from([("nan".to_owned(), HeaderValue::F64(f64::from_bits(bits)))]);
         let message = Message { properties: Properties { headers, ..Properties::default() }, ..Message::default() };
         let line = serde_json::to_vec(&Line::of(None, &message)).unwrap();
-        match Line::read(&line).unwrap().0.headers["nan"] {
-            HeaderValue::F64(back) => assert_eq!(back.to_bits(), bits),
-            ref other => panic!("{other:?}"),
-        }
+        let headers = Line::read(&line).unwrap().0.headers;
+        let HeaderValue::F64(back) = headers["nan"] else { panic!("{headers:?}") };
+        assert_eq!(back.to_bits(), bits);
     }
 
     #[test]

@@ -124,9 +124,10 @@ impl Run<'_, '_> {
     }
 
     fn send_all(&mut self, hold: &mut Hold<'_>, outbox: &mut Outbox<Token>) -> Result<Turn, Stop> {
-        let mut confirmed = Vec::new();
+        let (mut confirmed, before) = (Vec::new(), self.sent);
         while !self.plan.filter.is_full(self.sent) {
-            if hold.age() >= LONGEST_HOLD {
+            // Without any to send, the way to the first of them is longer than a hold: another one would get no further.
+            if hold.age() >= LONGEST_HOLD && self.sent > before {
                 return Ok(Turn::Pause);
             }
             let Some(Held { message, token }) = hold.next()? else { break };

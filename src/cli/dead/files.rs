@@ -24,7 +24,7 @@ pub enum Ask {
 /// Writes what the filter means into a new file.
 pub fn export(config: &Config, job: &Job, filter: &Filter, file: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
     let count = deadletters::export(&config.broker, job, filter, file).map_err(|trouble| failure(&trouble))?;
-    writeln!(out, "wrote {} to {}", letters(count), file.display()).map_err(Failure::print)?;
+    writeln!(out, "wrote {} to {}", letters(count), file.display()).map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
 
@@ -39,7 +39,7 @@ pub fn import(config: &Config, job: &Job, file: &Path, yes: bool, out: &mut impl
         return Err(Failure::new(Exit::Failed, "nothing was done"));
     }
     let count = deadletters::import(&config.broker, job, &read).map_err(|trouble| failure(&trouble))?;
-    writeln!(out, "put {} into {queue}", letters(count)).map_err(Failure::print)?;
+    writeln!(out, "put {} into {queue}", letters(count)).map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
 
@@ -55,7 +55,7 @@ pub fn purge(config: &Config, job: &Job, filter: &Filter, ask: Ask, out: &mut im
         let survey = deadletters::survey(&config.broker, job, &filter).map_err(|trouble| failure(&trouble))?;
         let (meant, lay) = (letters(survey.count), survey.lay);
         if ask == Ask::DryRun {
-            writeln!(out, "would take {meant} of {lay} out of {queue}").map_err(Failure::print)?;
+            writeln!(out, "would take {meant} of {lay} out of {queue}").map_err(|error| Failure::print(&error))?;
             return Ok(Exit::Done);
         }
         if survey.count > 0 && !confirm(&format!("take {meant} of {lay} out of {queue}?"))? {
@@ -69,10 +69,11 @@ pub fn purge(config: &Config, job: &Job, filter: &Filter, ask: Ask, out: &mut im
     let purged = deadletters::purge(&config.broker, job, &filter, most, &file);
     let count = purged.map_err(|trouble| failure(&trouble))?;
     if count == 0 {
-        writeln!(out, "no dead letter in {queue} is meant").map_err(Failure::print)?;
+        writeln!(out, "no dead letter in {queue} is meant").map_err(|error| Failure::print(&error))?;
     } else {
         let file = file.display();
-        writeln!(out, "took {} out of {queue}; they are in {file}", letters(count)).map_err(Failure::print)?;
+        writeln!(out, "took {} out of {queue}; they are in {file}", letters(count))
+            .map_err(|error| Failure::print(&error))?;
     }
     Ok(Exit::Done)
 }

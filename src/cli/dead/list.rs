@@ -17,7 +17,7 @@ const ERROR_WIDTH: usize = 100;
 pub fn list(config: &Config, job: &Job, as_json: bool, out: &mut impl Write) -> Result<Exit, Failure> {
     let survey = deadletters::survey(&config.broker, job, &Filter::default()).map_err(|trouble| failure(&trouble))?;
     let printed = if as_json { writeln!(out, "{}", to_json(job, &survey)) } else { print(job, &survey, out) };
-    printed.map_err(Failure::print)?;
+    printed.map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
 

@@ -24,7 +24,7 @@ pub fn replay(config: &Config, job: &Job, args: &super::Replay, out: &mut impl W
         let targets = targets(&survey, args.to.as_deref());
         if args.dry_run {
             let meant = letters(survey.count);
-            writeln!(out, "would replay {meant} of {}{targets}", survey.lay).map_err(Failure::print)?;
+            writeln!(out, "would replay {meant} of {}{targets}", survey.lay).map_err(|error| Failure::print(&error))?;
             return Ok(Exit::Done);
         }
         let question = format!("replay {} of {}{targets}?", letters(survey.count), survey.lay);
@@ -55,7 +55,8 @@ fn carry_out(
     bar.clear();
     match ended {
         Ok(()) => {
-            writeln!(out, "replayed {} of {}", letters(progress.moved), progress.lay).map_err(Failure::print)?;
+            writeln!(out, "replayed {} of {}", letters(progress.moved), progress.lay)
+                .map_err(|error| Failure::print(&error))?;
             Ok(Exit::Done)
         }
         Err(trouble) => {

@@ -34,7 +34,7 @@ pub fn show(
         return Err(Failure::new(Exit::Failed, format!("there is no dead letter {which} in queue {queue:?}")));
     };
     let printed = if as_json { writeln!(out, "{}", to_json(job, &found)) } else { print(job, &found, out) };
-    printed.map_err(Failure::print)?;
+    printed.map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
 
