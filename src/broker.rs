@@ -3,7 +3,7 @@
 //! [`connect()`] opens one connection. [`with_session`] lends it to a job as a [`Session`] that consumes and acknowledges.
 //! [`spawn`](publisher::spawn) starts the thread that publishes the copies of failed attempts, on a connection of its own:
 //! on a resource alarm RabbitMQ stops reading from connections that publish, and acks must not wait behind that.
-//! [`publish_all`](oneshot::publish_all) serves the command line.
+//! [`publish_all`](oneshot::publish_all), [`Outbox`](oneshot::Outbox) and [`with_hold`] serve the command line.
 //!
 //! What is absent: deciding when to connect again (the job and the publisher's thread do), and anything asynchronous. The
 //! library runs one thread a connection; every wait for it has a deadline.
@@ -13,6 +13,7 @@ mod convert;
 mod deadline;
 mod declare;
 mod error;
+mod hold;
 mod lane;
 mod line;
 pub mod oneshot;
@@ -25,5 +26,6 @@ mod window;
 
 pub use connect::{Link, connect};
 pub use error::BrokerError;
+pub use hold::{Held, Hold, Token, with_hold};
 pub use outgoing::{Body, Outgoing};
 pub use session::{Counts, Incoming, Session, with_session};

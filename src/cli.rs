@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod client;
+pub mod dead;
 pub mod explain;
 pub mod pause;
 pub mod publish;
@@ -76,6 +77,9 @@ pub enum Command {
     },
     /// Put a message into a queue, confirmed by the broker
     Publish(Publish),
+    /// Look at dead letters, replay, export, import or purge them
+    #[command(subcommand)]
+    Dead(dead::Dead),
 }
 
 /// How `check` prints.
@@ -146,6 +150,8 @@ pub enum Exit {
     Done = 0,
     /// Something failed while running; `status`: degraded.
     Failed = 1,
+    /// The command line asks for what cannot be.
+    Usage = 2,
     /// `status`: no daemon answers.
     NotRunning = 3,
     /// The broker cannot be reached or refuses (one-shot commands).
@@ -170,6 +176,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Where standard output is gone.
+    pub fn print(error: &std::io::Error) -> Self {
+        Self::new(Exit::Failed, format!("cannot print: {error}"))
+    }
+
     /// With a sentence.
     pub fn new(exit: Exit, text: impl Into<String>) -> Self {
         Self { exit, text: text.into() }

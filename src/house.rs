@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 9] = [
     &["policy"],
     &["broker", "store", "handler"],
     &["job"],
-    &["panel"],
+    &["panel", "deadletters"],
     &["control"],
     &["daemon", "logging"],
     &["cli"],

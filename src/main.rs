@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod control;
 mod daemon;
+mod deadletters;
 mod failpoint;
 mod handler;
 #[cfg(test)]
@@ -60,6 +61,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Resume { job } => cli::pause::resume(&load(&path)?.control.socket, job, &mut out),
         Command::Explain { id, job, json } => cli::explain::explain(&load(&path)?, id, job.as_deref(), *json, &mut out),
+        Command::Dead(command) => {
+            let config = load(&path)?;
+            failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
+            cli::dead::dead(&config, command, &mut out)
+        }
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
     }
 }

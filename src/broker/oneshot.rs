@@ -1,7 +1,7 @@
 //! Publishing once and waiting for every confirm, for the command line.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::select;
 
@@ -78,63 +78,102 @@ pub fn declare(config: &config::Broker, steps: &[Step]) -> Result<(), BrokerErro
 ///
 /// Nothing is tried again. After an error, messages that were under way may have arrived.
 pub fn publish_all(config: &config::Broker, messages: impl IntoIterator<Item = Outgoing>) -> Result<u64, PublishError> {
-    let link = connect(config, fastrand::usize(..))?;
-    let mut line = Line::open(Wire::new(link)?)?;
-    let mut confirmed = 0;
-    let ended = publish_over(&mut line, messages, &mut confirmed);
-    let blocked = line.is_blocked();
-    if let Err(End::Fell) = ended {
-        let (_, fallen) = line.fell();
-        return Err(match fallen {
-            Fallen::Channel(why, _) => PublishError::Refused { confirmed, reason: why.text },
-            Fallen::Connection(error, _) => error.into(),
-        });
-    }
-    line.close();
-    match ended {
-        Ok(()) => Ok(confirmed),
-        Err(End::Refused(reason)) => Err(PublishError::Refused { confirmed, reason }),
-        Err(End::Stalled | End::Fell) => Err(PublishError::Stalled { confirmed, blocked }),
-    }
+    let mut outbox = Outbox::open(config, MAX_UNCONFIRMED)?;
+    let sent = messages.into_iter().try_for_each(|outgoing| outbox.send(outgoing, (), &mut drop));
+    outbox.close(sent, &mut drop)
 }
 
-/// Why publishing ended before its time.
-enum End {
+/// A connection that publishes, mandatory and confirmed. `T` is remembered with each message, and handed out once the
+/// broker has confirmed it, to the `done` of whichever call is waiting then.
+pub struct Outbox<T> {
+    line: Line<T>,
+    most: usize,
+    confirmed: u64,
+}
+
+/// Why publishing ended before its time; [`Outbox::close`] makes an error of it.
+#[derive(Debug)]
+pub enum End {
+    /// A message was refused.
     Refused(String),
+    /// Nothing was confirmed for too long.
     Stalled,
+    /// The channel or the connection is gone.
     Fell,
 }
 
-fn publish_over(
-    line: &mut Line<()>,
-    messages: impl IntoIterator<Item = Outgoing>,
-    confirmed: &mut u64,
-) -> Result<(), End> {
-    for outgoing in messages {
-        outgoing.check().map_err(End::Refused)?;
-        while !line.has_room(MAX_UNCONFIRMED) {
-            await_word(line, confirmed)?;
-        }
-        line.publish(outgoing, ());
+impl<T> Outbox<T> {
+    /// Connects. At most `most` messages are unconfirmed at a time.
+    pub fn open(config: &config::Broker, most: usize) -> Result<Self, PublishError> {
+        let line = Line::open(Wire::new(connect(config, fastrand::usize(..))?)?)?;
+        Ok(Self { line, most, confirmed: 0 })
     }
-    while line.unconfirmed() > 0 {
-        await_word(line, confirmed)?;
-    }
-    Ok(())
-}
 
-/// Waits for the next word of the broker and counts what it confirms.
-fn await_word(line: &mut Line<()>, confirmed: &mut u64) -> Result<(), End> {
-    select! {
-        recv(line.confirms()) -> confirm => {
-            for settled in line.confirmed(confirm.map_err(|_| End::Fell)?) {
-                settled.result.map_err(End::Refused)?;
-                *confirmed += 1;
+    /// Sends a message once there is room for it.
+    pub fn send(&mut self, outgoing: Outgoing, item: T, done: &mut impl FnMut(T)) -> Result<(), End> {
+        outgoing.check().map_err(End::Refused)?;
+        while !self.line.has_room(self.most) {
+            self.await_word(STALL, done)?.ok_or(End::Stalled)?;
+        }
+        self.line.publish(outgoing, item);
+        Ok(())
+    }
+
+    /// Takes what the broker confirms until `until`, and at least what it has confirmed already.
+    pub fn attend(&mut self, until: Instant, done: &mut impl FnMut(T)) -> Result<(), End> {
+        while self.await_word(until.saturating_duration_since(Instant::now()), done)?.is_some() {}
+        Ok(())
+    }
+
+    /// Waits for the last confirm, also after a refusal, so that as little as possible stays in doubt, and closes the
+    /// connection. Gives the number of all confirmed messages.
+    pub fn close(mut self, sent: Result<(), End>, done: &mut impl FnMut(T)) -> Result<u64, PublishError> {
+        let mut ended = sent;
+        while self.line.unconfirmed() > 0 && !matches!(ended, Err(End::Stalled | End::Fell)) {
+            match self.await_word(STALL, done).and_then(|word| word.ok_or(End::Stalled)) {
+                Ok(()) => {}
+                Err(end) if ended.is_ok() => ended = Err(end),
+                // The first refusal is the one that is told.
+                Err(End::Refused(_)) => {}
+                Err(End::Stalled | End::Fell) => break,
             }
         }
-        recv(line.notes()) -> note => line.noted(note.map_err(|_| End::Fell)?),
-        // Also for a broker that blocks: it may have room again before.
-        default(STALL) => return Err(End::Stalled),
+        let Self { line, confirmed, .. } = self;
+        let blocked = line.is_blocked();
+        if let Err(End::Fell) = ended {
+            let (_, fallen) = line.fell();
+            return Err(match fallen {
+                Fallen::Channel(why, _) => PublishError::Refused { confirmed, reason: why.text },
+                Fallen::Connection(error, _) => error.into(),
+            });
+        }
+        line.close();
+        match ended {
+            Ok(()) => Ok(confirmed),
+            Err(End::Refused(reason)) => Err(PublishError::Refused { confirmed, reason }),
+            Err(End::Stalled | End::Fell) => Err(PublishError::Stalled { confirmed, blocked }),
+        }
     }
-    Ok(())
+
+    /// Waits for the next word of the broker and counts what it confirms; `None`: there was none in time.
+    fn await_word(&mut self, limit: Duration, done: &mut impl FnMut(T)) -> Result<Option<()>, End> {
+        let mut refused = None;
+        select! {
+            recv(self.line.confirms()) -> confirm => {
+                for settled in self.line.confirmed(confirm.map_err(|_| End::Fell)?) {
+                    match settled.result {
+                        Ok(()) => {
+                            self.confirmed += 1;
+                            done(settled.item);
+                        }
+                        Err(reason) => drop(refused.get_or_insert(reason)),
+                    }
+                }
+            }
+            recv(self.line.notes()) -> note => self.line.noted(note.map_err(|_| End::Fell)?),
+            // Also for a broker that blocks: it may have room again before.
+            default(limit) => return Ok(None),
+        }
+        refused.map_or(Ok(Some(())), |reason| Err(End::Refused(reason)))
+    }
 }

@@ -47,7 +47,7 @@ impl Outgoing {
     /// length of a short text modulo 256, and the broker hangs up on a content header that is larger than a frame.
     ///
     /// The error is a sentence for people. A broker that has settled for frames smaller than its default refuses more.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let properties = &self.properties;
         let short_texts = [
             ("the exchange", Some(&self.exchange)),

@@ -101,6 +101,11 @@ fn integer(value: &HeaderValue) -> Option<i64> {
     value.as_integer().or_else(|| value.as_text()?.parse().ok())
 }
 
+/// The key by which a job knows a message; `None` where it keeps none, or the message bears none.
+pub fn key_of(job: &Job, message: &Message) -> Option<MessageKey> {
+    key(job, message).0
+}
+
 /// The key of a message, or why a message without one may not run.
 fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
     let idempotency = &job.idempotency;

@@ -152,12 +152,23 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
 
 /// The headers of the original that a copy keeps.
 fn carried(headers: &Headers) -> Headers {
-    let kept = |name: &str| {
-        !DEAD_ONLY.contains(&name)
-            && !BROKER_HEADERS.contains(&name)
-            && !BROKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    };
+    let kept = |name: &str| !DEAD_ONLY.contains(&name) && !is_of_broker(name);
     headers.iter().filter(|(name, _)| kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Whether the broker wrote that header or goes by it: no copy may bear it.
+fn is_of_broker(name: &str) -> bool {
+    BROKER_HEADERS.contains(&name) || BROKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A dead letter as it is published again, to a work queue or to the dead-letter queue: as it is, but for what the broker
+/// would refuse or act on. The marks of a dead letter stay, and in a work queue say that it is a replay.
+pub fn again(mut properties: Properties) -> Properties {
+    properties.headers.retain(|name, _| !is_of_broker(name));
+    if let Some(user) = properties.user_id.take() {
+        properties.headers.insert(header::USER_ID.to_owned(), HeaderValue::Text(user));
+    }
+    properties
 }
 
 fn carried_properties(original: &Properties, headers: Headers) -> Properties {

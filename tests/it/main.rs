@@ -8,6 +8,7 @@ mod amqp;
 mod broken;
 mod cli;
 mod crash;
+mod dead;
 mod deleted;
 mod doubt;
 mod failpoints;

@@ -126,7 +126,14 @@ impl Daemon {
         self.command().args(arguments).output().expect("the built binary runs")
     }
 
-    /// The same with that text on its standard input.
+    /// Starts a one-shot command and returns at once; its output is not kept. The caller waits for it.
+    pub fn start_command(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the built binary runs")
+    }
+
+    /// [`Self::run`] with that text on its standard input.
     pub fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped());

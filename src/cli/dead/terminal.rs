@@ -1,0 +1,74 @@
+//! Questions and progress, for those who sit at a terminal.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use crate::cli::{Exit, Failure};
+
+/// How often the line of progress is drawn.
+const DRAW: Duration = Duration::from_millis(100);
+
+/// Whether there is somebody to ask. Without, the command needs `--yes`.
+pub fn check_terminal() -> Result<(), Failure> {
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let text = "there is no terminal to ask on: give --yes, or --dry-run to see what would be done";
+    Err(Failure::new(Exit::Usage, text))
+}
+
+/// Asks; anything but yes is a no.
+pub fn confirm(question: &str) -> Result<bool, Failure> {
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stdin().read_line(&mut answer));
+    asked.map_err(|error| Failure::new(Exit::Failed, format!("cannot ask: {error}")))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// A line on stderr that is written over again; nothing where stderr is no terminal.
+pub struct Bar {
+    drawn: Option<Instant>,
+    shown: bool,
+}
+
+impl Bar {
+    /// Nothing is drawn yet.
+    pub fn new() -> Self {
+        Self { drawn: None, shown: io::stderr().is_terminal() }
+    }
+
+    /// Draws, unless it was drawn just now.
+    pub fn draw(&mut self, done: u64, of: u64, what: &str) {
+        let now = Instant::now();
+        if !self.shown || self.drawn.is_some_and(|at| now.duration_since(at) < DRAW) {
+            return;
+        }
+        self.drawn = Some(now);
+        const WIDTH: u64 = 30;
+        let filled = (done * WIDTH).checked_div(of).unwrap_or(WIDTH).min(WIDTH);
+        let bar: String = (0..WIDTH).map(|cell| if cell < filled { '#' } else { '.' }).collect();
+        // With stderr gone there is nobody left to tell.
+        let _ = write!(io::stderr(), "\r\x1b[K[{bar}] {done} of {of} read, {what}");
+    }
+
+    /// Takes the line away.
+    pub fn clear(&self) {
+        if self.drawn.is_some() {
+            // With stderr gone there is nobody left to tell.
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Text of others on one line, without what a terminal would obey.
+pub fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            clean.extend(c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
