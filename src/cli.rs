@@ -4,6 +4,7 @@ pub mod check;
 pub mod client;
 pub mod dead;
 pub mod explain;
+pub mod life;
 pub mod pause;
 pub mod publish;
 pub mod run;

@@ -22,7 +22,7 @@ use crate::broker::oneshot::PublishError;
 use crate::config::Job;
 use crate::policy::arrive;
 use crate::policy::retry::header;
-use crate::task::{HeaderValue, Message, UnixMillis};
+use crate::task::{HeaderValue, Message, MessageKey, UnixMillis};
 
 pub use export::{Import, export, import, purge};
 pub use filter::Filter;
@@ -79,9 +79,14 @@ pub fn failed_at(message: &Message) -> Option<UnixMillis> {
     message.properties.headers.get(header::FAILED_AT).and_then(HeaderValue::as_integer).map(UnixMillis)
 }
 
+/// The key of a dead letter; `None` where the job keeps no keys or it bears none.
+pub fn key(job: &Job, message: &Message) -> Option<MessageKey> {
+    arrive::key_of(job, message)
+}
+
 /// The key of a dead letter, or its message id where the job keeps no keys.
 pub fn id(job: &Job, message: &Message) -> Option<String> {
-    let key = arrive::key_of(job, message).map(|key| key.to_text());
+    let key = key(job, message).map(|key| key.to_text());
     key.or_else(|| message.properties.message_id.clone())
 }
 

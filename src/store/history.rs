@@ -46,7 +46,7 @@ pub struct Told {
 }
 
 /// Everything about one key in one job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Life {
     /// In order.
     pub ended: Vec<Ended>,

@@ -122,6 +122,9 @@ fn explain_tells_the_life_of_a_key() {
 
     let (code, text) = run(&daemon, &["explain", "crash", "--job", "work"]);
     assert!(code == Some(0) && text.contains("crash in job work: dead") && text.contains("SIGSEGV"), "{text}");
+    assert!(text.contains(&format!("of 2 in the dead-letter queue {DEAD}")), "{text}");
+    let (_, text) = run(&daemon, &["dead", "show", "work", "--id", "bad"]);
+    assert!(text.contains("attempt 2") && text.contains("no luck with bad"), "{text}");
     let (_, text) = run(&daemon, &["explain", "slow"]);
     assert!(text.contains("slow in job work: in-flight") && text.contains("attempt 1 is running"), "{text}");
     assert!(run(&daemon, &["explain", "nobody"]).1.contains("unknown here"));

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::terminal::clean;
 use super::{failure, letters, time};
-use crate::cli::{Exit, Failure};
+use crate::cli::{Exit, Failure, life};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Found, header_json};
 use crate::policy::retry::header;
+use crate::store::Life;
 use crate::task::{HeaderValue, Message, Properties, UnixMillis};
 
 /// Bytes of a body that are shown as hex.
@@ -33,7 +34,11 @@ pub fn show(
         let queue = &job.dead_letter.queue;
         return Err(Failure::new(Exit::Failed, format!("there is no dead letter {which} in queue {queue:?}")));
     };
-    let printed = if as_json { writeln!(out, "{}", to_json(job, &found)) } else { print(job, &found, out) };
+    // Only of those that ran here, and only where the store can be read; the headers tell the rest.
+    let recorded = deadletters::key(job, &found.message).and_then(|key| life::read(config, &job.name, &key).ok());
+    let recorded = recorded.unwrap_or_default();
+    let printed =
+        if as_json { writeln!(out, "{}", to_json(job, &found, &recorded)) } else { print(job, &found, &recorded, out) };
     printed.map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
@@ -102,7 +107,7 @@ fn named(properties: &Properties) -> Vec<(&'static str, Value)> {
     all.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }
 
-fn to_json(job: &Job, found: &Found) -> Value {
+fn to_json(job: &Job, found: &Found, recorded: &Life) -> Value {
     let message = &found.message;
     let history = History::of(message);
     let headers = message.properties.headers.iter().map(|(name, value)| (name.clone(), header_json(value)));
@@ -125,6 +130,7 @@ fn to_json(job: &Job, found: &Found) -> Value {
         "first_seen": history.first_seen.map(time),
         "failed_at": history.failed_at.map(time),
         "host": history.host,
+        "history": life::objects(recorded),
         "properties": properties.collect::<serde_json::Map<_, _>>(),
         "headers": headers.collect::<serde_json::Map<_, _>>(),
         "size": message.body.len(),
@@ -133,11 +139,12 @@ fn to_json(job: &Job, found: &Found) -> Value {
     })
 }
 
-fn print(job: &Job, found: &Found, out: &mut impl Write) -> io::Result<()> {
+fn print(job: &Job, found: &Found, recorded: &Life, out: &mut impl Write) -> io::Result<()> {
     let message = &found.message;
     let id = deadletters::id(job, message).map_or_else(|| "-".to_owned(), |id| clean(&id));
     writeln!(out, "{id}, number {} of {} in {}", found.index, letters(found.lay), clean(&job.dead_letter.queue))?;
     print_history(message, out)?;
+    write!(out, "{}", life::lines(recorded))?;
     writeln!(out, "\nproperties")?;
     for (name, value) in named(&message.properties) {
         let text = value.as_str().map_or_else(|| value.to_string(), clean);
