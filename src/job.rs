@@ -36,7 +36,7 @@ use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
 use crate::store::{Attempt, JobId, Pause, Reader, Request};
 use crate::task::{Committed, Copy, MessageKey, QueueIndex, Record, Ticket, UnixMillis};
-use crate::{config, report};
+use crate::{background, config, report};
 use counters::{Counters, Durations, Rate};
 pub use drain::LAST_WORDS;
 use link::Linking;
@@ -131,7 +131,10 @@ pub fn spawn(config: config::Job, wiring: Wiring) -> std::io::Result<JobHandle> 
     let (commands, inbox) = crossbeam_channel::bounded(16);
     let workers = Workers::spawn(&config)?;
     let job = Job::new(config, wiring, workers, inbox);
-    let thread = std::thread::Builder::new().name(format!("job:{name}")).spawn(move || job.run())?;
+    let thread = std::thread::Builder::new().name(format!("job:{name}")).spawn(move || {
+        background::enter();
+        job.run();
+    })?;
     Ok(JobHandle { name, id, commands, thread })
 }
 

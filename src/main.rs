@@ -2,6 +2,7 @@
 //!
 //! This file parses the command line, runs what it says, prints one line if that failed, and sets the exit code.
 
+mod background;
 mod broker;
 mod cli;
 mod config;

@@ -10,9 +10,9 @@ use log::{error, info, warn};
 
 use super::ledger::Ledger;
 use super::{JobId, Pause, Store, StoreError};
-use crate::failpoint;
 use crate::policy::inflight::Mark;
 use crate::task::{Committed, MessageKey, Record, Ticket, UnixMillis};
+use crate::{background, failpoint};
 
 /// The recorder wakes at least this often, to say that it lives.
 const TICK: Duration = Duration::from_secs(1);
@@ -102,6 +102,7 @@ impl Recorder {
         let (requests, inbox) = crossbeam_channel::bounded(retention.len() + 4);
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             let _alive = alive;
+            background::enter();
             let ledger = Ledger::new(store, retention, host);
             let result = ledger.and_then(|ledger| Writer::new(ledger).run(&inbox, &beat));
             if let Err(error) = &result {
