@@ -119,7 +119,9 @@ impl Job {
                 return exit;
             }
             info!("job {}: connected to {server} at {host}", self.config.name);
-            self.subscriptions.start(Instant::now());
+            // Due at once: nobody is told of a running job whose queues are declared and not yet consumed.
+            self.now = Instant::now();
+            self.subscriptions.start(self.now);
             self.turn(Some(session))
         });
         exit.unwrap_or_else(Exit::Lost)
