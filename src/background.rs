@@ -5,7 +5,7 @@ use log::debug;
 
 /// Makes the calling thread, and every thread that it starts from now on, a batch worker (`SCHED_BATCH`, sched(7)): when
 /// it wakes it waits for its turn instead of pushing another off its processor. Where broker and daemon share a machine
-/// that is busy, a message costs a quarter less CPU: each turn finds more to do, and the broker is interrupted less.
+/// that is busy, each turn then finds more to do, and the broker is interrupted less.
 ///
 /// Not for the threads that start handlers: a program would inherit it. A policy that an administrator chose is left alone.
 pub fn enter() {

@@ -11,6 +11,8 @@
 //!   how many messages are ready, and counts from the first that was handed out to the last. So neither process's
 //!   start-up counts, nor how it finds out that it is done. Handing out the last message takes the acks of all but the
 //!   last 1000 before it (the prefetch), so what is measured is the same 99.5 % of the work on both sides.
+//! - One thing is not the same: warrend makes its job threads batch workers (`src/background.rs`), and the bare consumer
+//!   keeps the default policy. `chrt -b 0 make bench` gives it to both, where the broker runs already.
 //! - Afterwards everything must be settled: the queue empty when its consumer is gone, and warrend's counters equal to
 //!   what was published. Anything else fails the run. Slowness does not.
 //!
