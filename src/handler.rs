@@ -1,10 +1,12 @@
 //! What runs a task: one file per kind of handler.
 //!
-//! Each worker thread owns one [`Handler`] and calls [`Handler::run`] for one task after another. The failure of a task
-//! is an [`Outcome`], never an error. Absent on purpose: the broker, the store, and any decision about retries.
+//! Each worker thread owns one [`Handler`] and calls [`Handler::run`] for one batch of tasks after another; a batch is one
+//! task for all kinds but `worker`. The failure of a task is an [`Outcome`], never an error. Absent on purpose: the broker,
+//! the store, and any decision about retries.
 
 pub mod command;
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -12,15 +14,15 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::config;
-use crate::task::{JobName, Outcome, Task};
+use crate::task::{Answer, JobName, Outcome, Task};
 
 /// The handler of one worker thread.
 #[derive(Debug)]
 pub enum Handler {
     /// A program run once for each task.
     Command(command::CommandHandler),
-    /// Done at once: for emptying a queue, and for measuring the rest of the daemon.
-    Discard,
+    /// Not for worker threads: the job thread does it.
+    None,
 }
 
 /// What every run of a job has in common: metadata that is not in the task.
@@ -32,6 +34,29 @@ pub struct Context {
     pub queues: Vec<Arc<str>>,
     /// `retry.max_attempts`
     pub max_attempts: u32,
+    /// Bytes; no body is larger when it is decoded, and no reply.
+    pub max_body: u64,
+    /// Whether what a handler answers is wanted.
+    pub reply: bool,
+}
+
+/// A task as a handler gets it.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The attempt, with its message as it came.
+    pub task: &'a Task,
+    /// The body, decoded where the message names an encoding that is known here.
+    pub body: Cow<'a, [u8]>,
+}
+
+impl Input<'_> {
+    /// The encoding that the body still has.
+    pub fn content_encoding(&self) -> Option<&str> {
+        match self.body {
+            Cow::Borrowed(_) => self.task.message.properties.content_encoding.as_deref(),
+            Cow::Owned(_) => None,
+        }
+    }
 }
 
 impl Handler {
@@ -40,18 +65,26 @@ impl Handler {
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
-            config::Handler::Discard => Self::Discard,
+            config::Handler::Worker(_)
+            | config::Handler::Http(_)
+            | config::Handler::Forward(_)
+            | config::Handler::Discard => Self::None,
         }
     }
 
-    /// Runs one task to its end; called by the worker thread that owns the handler.
+    /// Runs a batch of tasks to its end, and answers each, in their order; called by the worker thread that owns the
+    /// handler.
     ///
     /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
     /// end a killed process; returns early once `stop` is raised.
-    pub fn run(&mut self, task: &Task, stop: &Stop) -> Outcome {
+    pub fn run(&mut self, tasks: &[Arc<Task>], stop: &Stop) -> Vec<Answer> {
+        tasks.iter().map(|task| self.run_one(&Input { task, body: Cow::Borrowed(&task.message.body) }, stop)).collect()
+    }
+
+    fn run_one(&mut self, input: &Input<'_>, stop: &Stop) -> Answer {
         match self {
-            Self::Command(handler) => handler.run(task, stop),
-            Self::Discard => Outcome::Done,
+            Self::Command(handler) => handler.run(input, stop),
+            Self::None => Outcome::Done.into(),
         }
     }
 }
@@ -118,13 +151,14 @@ mod tests {
             cwd: None,
         };
         let stop = Stop::new().unwrap();
-        let mut command = Handler::new(&config::Handler::Command(config), context.clone());
-        let mut discard = Handler::new(&config::Handler::Discard, context);
+        let mut command = Handler::new(&config::Handler::Command(config), context);
+        let run = |handler: &mut Handler, body: &[u8]| {
+            let answers = handler.run(&[Arc::new(command::tests::task(body))], &stop);
+            answers.into_iter().map(|answer| answer.outcome).collect::<Vec<_>>()
+        };
         for body in [b"75\n", b"65\n"] {
-            let task = command::tests::task(body);
-            assert_ne!(command.run(&task, &stop), Outcome::Done);
-            assert_eq!(discard.run(&task, &stop), Outcome::Done);
+            assert_ne!(run(&mut command, body), [Outcome::Done]);
         }
-        assert_eq!(command.run(&command::tests::task(b"0\n"), &stop), Outcome::Done);
+        assert_eq!(run(&mut command, b"0\n"), [Outcome::Done]);
     }
 }

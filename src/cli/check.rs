@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::{self, Handler, Job, Loaded, Report, Retry, show_duration};
+use crate::config::{self, Handler, Job, Loaded, Prefetch, Report, Retry, Worker, show_duration};
 use crate::policy::retry;
 
 /// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
@@ -76,7 +76,9 @@ fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     for job in jobs {
         writeln!(out, "  job {}", describe(job))?;
         match &job.handler {
-            Handler::Command(_) => writeln!(out, "    {}", retry_plan(&job.retry))?,
+            Handler::Command(_) | Handler::Worker(_) | Handler::Http(_) | Handler::Forward(_) => {
+                writeln!(out, "    {}", retry_plan(&job.retry))?;
+            }
             // It does not fail.
             Handler::Discard => {}
         }
@@ -94,16 +96,24 @@ fn describe(job: &Job) -> String {
     let disabled = if job.enabled { "" } else { " (disabled)" };
     let handler = match &job.handler {
         // Arguments stay out: they may hold secrets.
-        Handler::Command(command) => command.argv.first().map_or("", String::as_str),
+        Handler::Command(command) | Handler::Worker(Worker { program: command, .. }) => {
+            command.argv.first().map_or("", String::as_str)
+        }
+        // Its path and query stay out for the same reason.
+        Handler::Http(_) => "http",
+        Handler::Forward(_) => "forward",
         Handler::Discard => "discard",
     };
     let queues: Vec<&str> = job.queues.iter().map(|queue| &*queue.name).collect();
+    let prefetch = match job.prefetch {
+        Prefetch::Fixed(prefetch) => prefetch.to_string(),
+        Prefetch::Auto => "auto".to_owned(),
+    };
     format!(
-        "{}{disabled}: {} -> {handler}, concurrency {}, prefetch {}, dead letters to {}",
+        "{}{disabled}: {} -> {handler}, concurrency {}, prefetch {prefetch}, dead letters to {}",
         job.name,
         queues.join(", "),
         job.concurrency,
-        job.prefetch,
         job.dead_letter.queue,
     )
 }

@@ -13,7 +13,8 @@ use super::section::{Got, Section};
 use super::shape;
 use super::value::{days, millis, secs, show_duration};
 use super::{
-    Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Retry, Store,
+    Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Prefetch,
+    Retry, Store,
 };
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
@@ -61,6 +62,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         name: Arc::from(name),
         enabled: section.get("enabled", true, |item| item.boolean()).value,
         concurrency: concurrency.value,
+        reply: false,
         prefetch: prefetch(&section, &handler, &concurrency, queues.len()),
         order: section.get("order", Order::Weighted, |item| item.choice(&orders)).value,
         max_body: section.get("max_body", 16 << 20, |item| item.size()).value,
@@ -76,12 +78,12 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     Some(Draft { job, place: section.place, queue_places, exchanges })
 }
 
-fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<usize>, queues: usize) -> u16 {
-    let default = match handler {
-        Some(Handler::Discard) => DISCARD_PREFETCH,
-        Some(Handler::Command(_)) | None => {
-            u16::try_from((2 * concurrency.value).min(MOST_PREFETCH)).expect("2000 fits 16 bits")
-        }
+fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<usize>, queues: usize) -> Prefetch {
+    let batch = handler.as_ref().map_or(1, Handler::batch);
+    let default = if handler.as_ref().is_some_and(|handler| !handler.has_workers()) {
+        DISCARD_PREFETCH
+    } else {
+        u16::try_from((2 * concurrency.value * batch).min(MOST_PREFETCH)).expect("2000 fits 16 bits")
     };
     let got = section.get("prefetch", default, |item| {
         if item.value().as_integer().is_some_and(|integer| integer.as_str() == "0") {
@@ -96,7 +98,7 @@ fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<
         let message = format!("this prefetch keeps at most {most} of {} handlers busy", concurrency.value);
         section.reader().warn(place, message, "raise it to `concurrency` at least, or leave the key out");
     }
-    got.value
+    Prefetch::Fixed(got.value)
 }
 
 /// Also gives how long a dead letter is kept, with its place.

@@ -40,8 +40,8 @@ impl Job {
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         self.recording = false;
-        for ticket in std::mem::take(&mut self.starting) {
-            self.run_started(ticket);
+        for batch in std::mem::take(&mut self.starting) {
+            self.run_started(batch);
         }
         self.machine.marked(std::mem::take(&mut self.marking));
         for demanded in self.machine.committed(self.now, committed) {
@@ -98,7 +98,7 @@ impl Job {
             job: self.wiring.id,
             records: std::mem::take(&mut self.records),
             marks: std::mem::take(&mut self.marks),
-            starts: self.starting.iter().filter_map(|ticket| self.attempt(*ticket)).collect(),
+            starts: self.starting.iter().flatten().filter_map(|ticket| self.attempt(*ticket)).collect(),
             unstarted: std::mem::take(&mut self.unstarted),
             reply: self.proofs.clone(),
         };

@@ -78,7 +78,7 @@ impl Job {
                 return self.unsubscribe_all(session);
             }
             Allowed::OneProbe => 1,
-            Allowed::Everything => self.config.prefetch,
+            Allowed::Everything => super::initial_prefetch(&self.config),
         };
         if self.subscriptions.renew {
             self.unsubscribe_all(session)?;

@@ -79,7 +79,13 @@ impl Job {
                     self.wait_time.add(self.now, self.now - task.received);
                     self.done(ticket);
                 }
-                (None, config::Handler::Command(_)) => {
+                (
+                    None,
+                    config::Handler::Command(_)
+                    | config::Handler::Worker(_)
+                    | config::Handler::Http(_)
+                    | config::Handler::Forward(_),
+                ) => {
                     self.schedule.push(task.queue, task.priority, ticket);
                 }
             },

@@ -4,7 +4,7 @@ use std::collections::{HashMap, hash_map};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::JobId;
-use crate::task::{MessageKey, Recorded};
+use crate::task::{Exit, MessageKey, Recorded};
 
 /// How an attempt ended, as it is stored. The greater one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,43 @@ pub struct Entry {
     pub at: i64,
     /// How long it ran, milliseconds; saturates at seven weeks.
     pub ran: u32,
+    /// How its process ended.
+    pub exit: Ended,
+}
+
+/// How a process ended, as it is stored: the exit code, or the number of a signal below zero. Two bytes: tens of thousands
+/// of records are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended(i16);
+
+impl Ended {
+    /// No process ended.
+    pub const NONE: Self = Self(i16::MIN);
+
+    pub fn of(exit: Option<Exit>) -> Self {
+        let number = match exit {
+            Some(Exit::Code(code)) => i16::try_from(code).ok(),
+            Some(Exit::Signal(signal)) => i16::try_from(-signal).ok(),
+            None => None,
+        };
+        number.map_or(Self::NONE, Self)
+    }
+
+    /// What the column holds.
+    pub fn column(self) -> Option<i16> {
+        Some(self.0).filter(|_| self != Self::NONE)
+    }
+
+    /// What the column held.
+    pub fn from_column(number: Option<i16>) -> Self {
+        number.map_or(Self::NONE, Self)
+    }
+
+    /// What it means.
+    pub fn exit(self) -> Option<Exit> {
+        let number = i32::from(self.column()?);
+        Some(if number < 0 { Exit::Signal(-number) } else { Exit::Code(number) })
+    }
 }
 
 /// The attempts of one key. Nearly always there is one.

@@ -88,7 +88,7 @@ fn relative_paths_are_taken_from_the_folder_of_the_main_file() {
         .iter()
         .map(|job| match &job.handler {
             Handler::Command(command) => command,
-            Handler::Discard => panic!("a command"),
+            other => panic!("not a command: {other:?}"),
         })
         .collect();
     let first = here("bin/a").to_string_lossy().into_owned();
