@@ -5,6 +5,8 @@
 //! the store, and any decision about retries.
 
 pub mod command;
+mod process;
+pub mod worker;
 
 use std::borrow::Cow;
 use std::io;
@@ -21,6 +23,8 @@ use crate::task::{Answer, JobName, Outcome, Task};
 pub enum Handler {
     /// A program run once for each task.
     Command(command::CommandHandler),
+    /// A long-lived process that gets batches of tasks.
+    Worker(Box<worker::WorkerHandler>),
     /// Not for worker threads: the job thread does it.
     None,
 }
@@ -65,10 +69,8 @@ impl Handler {
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
-            config::Handler::Worker(_)
-            | config::Handler::Http(_)
-            | config::Handler::Forward(_)
-            | config::Handler::Discard => Self::None,
+            config::Handler::Worker(config) => Self::Worker(Box::new(worker::WorkerHandler::new(config, context))),
+            config::Handler::Http(_) | config::Handler::Forward(_) | config::Handler::Discard => Self::None,
         }
     }
 
@@ -78,13 +80,19 @@ impl Handler {
     /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
     /// end a killed process; returns early once `stop` is raised.
     pub fn run(&mut self, tasks: &[Arc<Task>], stop: &Stop) -> Vec<Answer> {
-        tasks.iter().map(|task| self.run_one(&Input { task, body: Cow::Borrowed(&task.message.body) }, stop)).collect()
+        let inputs = tasks.iter().map(|task| Input { task, body: Cow::Borrowed(&task.message.body) });
+        match self {
+            Self::Command(handler) => inputs.map(|input| handler.run(&input, stop)).collect(),
+            Self::Worker(handler) => handler.run(&inputs.collect::<Vec<_>>(), stop),
+            Self::None => inputs.map(|_| Outcome::Done.into()).collect(),
+        }
     }
 
-    fn run_one(&mut self, input: &Input<'_>, stop: &Stop) -> Answer {
+    /// Why processes were replaced since this was last asked.
+    pub fn take_restarts(&mut self) -> Vec<worker::Restart> {
         match self {
-            Self::Command(handler) => handler.run(input, stop),
-            Self::None => Outcome::Done.into(),
+            Self::Worker(handler) => handler.take_restarts(),
+            Self::Command(_) | Self::None => Vec::new(),
         }
     }
 }

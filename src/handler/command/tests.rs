@@ -181,12 +181,6 @@ fn a_deadly_signal_is_a_crash_with_its_name() {
 }
 
 #[test]
-fn a_core_dump_is_noted() {
-    // 0x80 of a wait status is the core's bit.
-    assert_eq!(killed_by(ExitStatus::from_raw(11 | 0x80)), "killed by SIGSEGV (signal 11), core dumped");
-}
-
-#[test]
 fn the_error_text_is_the_end_of_stderr() {
     let outcome =
         Setup::script("i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done >&2; exit 1").run(&task(b""));
