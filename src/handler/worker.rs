@@ -215,7 +215,9 @@ impl WorkerHandler {
             }
             Err(trouble) => self.give_up(process, exchange, trouble, stop),
         };
-        self.buffer = buffer;
+        if buffer.capacity() <= request::KEPT {
+            self.buffer = buffer;
+        }
         answers
     }
 

@@ -28,8 +28,8 @@ use crate::handler::{Context, Input};
 const ENOUGH: usize = 64 * 1024;
 /// What the pipe is enlarged to when a request does not fit. Not from the start: all pipes of a user share 64 MiB.
 const PIPE_SIZE: usize = 256 * 1024;
-/// A buffer above this is given back.
-const KEPT: usize = 1024 * 1024;
+/// A larger buffer is not kept for the next request, in bytes.
+pub const KEPT: usize = 1024 * 1024;
 
 /// A request on its way into a process.
 #[derive(Debug)]
@@ -126,14 +126,6 @@ impl<'a> Request<'a> {
             }
             serde_json::to_writer(&mut *self.buffer, &WireTask::new(self.context, input))
                 .expect("text, numbers and text-keyed maps always have a JSON form, and a Vec takes all of it");
-        }
-    }
-}
-
-impl Drop for Request<'_> {
-    fn drop(&mut self) {
-        if self.buffer.capacity() > KEPT {
-            *self.buffer = Vec::new();
         }
     }
 }
