@@ -288,11 +288,13 @@ pub struct Answer {
     pub exit: Option<Exit>,
     /// What to send to the message's `reply_to`, where the job replies.
     pub reply: Option<Reply>,
+    /// With [`Outcome::Retry`]: how long to wait, where the handler said so; as it said, unbounded.
+    pub delay: Option<Duration>,
 }
 
 impl From<Outcome> for Answer {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, exit: None, reply: None }
+        Self { outcome, exit: None, reply: None, delay: None }
     }
 }
 

@@ -111,7 +111,7 @@ impl CommandHandler {
             (Outcome::Done, Kept::All(body)) => (Outcome::Done, Some(Reply { body, content_type: None })),
             (outcome, Kept::Nothing | Kept::All(_) | Kept::TooLong) => (outcome, None),
         };
-        Answer { outcome, exit, reply }
+        Answer { outcome, exit, reply, delay: None }
     }
 
     /// Names a run in the log.

@@ -106,7 +106,7 @@ impl Job {
 
     pub(super) fn on_finished(&mut self, finished: Finished) {
         let Finished { ticket, answer, ran } = finished;
-        let Answer { outcome, exit, reply: _ } = answer;
+        let Answer { outcome, exit, reply: _, delay: _ } = answer;
         self.run_time.add(self.now, ran);
         match self.gate.ended(self.now, ticket, &outcome) {
             Turn::None => {}
