@@ -9,6 +9,7 @@ mod config;
 mod control;
 mod daemon;
 mod deadletters;
+mod encoding;
 mod failpoint;
 mod handler;
 #[cfg(test)]

@@ -71,7 +71,7 @@ const SPOILT: &str = "the worker process was ended over an earlier task of its b
 /// Runs the batches of one worker thread in a process of its own.
 #[derive(Debug)]
 pub struct WorkerHandler {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     config: config::Worker,
     /// Or what is wrong with its configuration, said at each run.
     program: Result<Program, String>,

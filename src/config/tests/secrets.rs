@@ -25,6 +25,18 @@ fn no_secret_is_shown() {
         "[jobs.\"amqp://u:hunter2@h\"]\nqueue = \"q\"\nhandler.discard = true",
         "[jobs.a]\nqueue = \"q\"\nhandler.command = \"curl http://u:hunter2@h\"",
         "[jobs.a]\nqueue = \"q\"\nhandler = { command = [\"a\"], env = { A_TOKEN = \"hunter2\", B = 5 } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"https://u:hunter2@h/\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"https://h:port/hunter2\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"h/hunter2\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"https://h/#hunter2\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h/hunter2\", discard = true }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h/hunter2\", headers = { A = 5 } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h/hunter2 }\n",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"hunter2\\n\" } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"hunter2\", Host = \"hunter2\" } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"hunter2 } }\n",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"${WORD}\u{fc}\" } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", secret = \"hunter2\" }",
     ] {
         let report = Folder::new(&complete(snippet)).faulty();
         assert!(report.errors() > 0);

@@ -16,7 +16,7 @@ use super::*;
 use crate::task::{HeaderValue, Message, MessageKey, UnixMillis};
 
 /// Above anything that happens here on a loaded machine; below `sleep 1000`.
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
 pub fn context() -> Context {
     Context {
@@ -116,14 +116,14 @@ impl Setup {
 }
 
 /// Whether the process runs; a zombie does not.
-fn lives(pid: u32) -> bool {
+pub fn lives(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         let state = stat.rsplit_once(')').unwrap().1.trim_start();
         !state.starts_with(['Z', 'X'])
     })
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < LONG, "waited too long: {what}");

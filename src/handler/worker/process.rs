@@ -218,6 +218,12 @@ impl Process {
         }
     }
 
+    /// Its process id.
+    #[cfg(test)]
+    pub fn leader(&self) -> rustix::process::Pid {
+        self.group.leader()
+    }
+
     /// How long it lives.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
