@@ -8,7 +8,8 @@
 // warrend starts it, writes one JSON line with a batch of tasks to descriptor 3, and reads JSON lines with their results
 // from descriptor 4. What you print goes to warrend's log and disturbs nothing.
 
-import { createReadStream, writeSync } from "node:fs";
+import { writeSync } from "node:fs";
+import { Socket } from "node:net";
 import { createInterface } from "node:readline";
 
 /** This message must never be tried again: it goes to the dead-letter queue. */
@@ -60,8 +61,10 @@ process.on("SIGTERM", () => {
 });
 
 say({ warrend: 1 });
+// A socket and no file stream: a thread that waits in read() would keep process.exit() waiting, too.
+const requests = new Socket({ fd: 3, readable: true, writable: false });
 // The loop ends when warrend closes descriptor 3.
-for await (const line of createInterface({ input: createReadStream(null, { fd: 3 }), crlfDelay: Infinity })) {
+for await (const line of createInterface({ input: requests, crlfDelay: Infinity })) {
   working = true;
   const request = JSON.parse(line);
   // The tasks of a batch run side by side. Where they must not, await them one after the other, and answer each with

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::lines::{Filled, Lines};
 use super::logs::Logs;
-use super::results::quote;
+use super::results::{object, quote};
 use crate::handler::process::group::Group;
 use crate::handler::process::spawn::{Program, pipe_in, pipe_out};
 use crate::handler::process::{output, with_stderr};
@@ -108,6 +108,7 @@ impl Process {
                     Filled::Nothing if ready.late => break format!("gave no hello within {within:?}"),
                     Filled::Nothing if ready.ended => break "gave no hello".to_owned(),
                     Filled::Nothing => {}
+                    Filled::End if process.ends_now() => break "gave no hello".to_owned(),
                     Filled::End => break "gave no hello, but closed its descriptor 4".to_owned(),
                 }
             },
@@ -156,7 +157,7 @@ impl Process {
         match self.answers.next() {
             None if too_long => Some(Err("gave no hello, but an endless line".to_owned())),
             None => None,
-            Some(line) => match serde_json::from_slice::<Hello>(line) {
+            Some(line) => match object::<Hello>(line) {
                 Ok(Hello { warrend: PROTOCOL }) => Some(Ok(())),
                 Ok(Hello { warrend }) => {
                     Some(Err(format!("it speaks version {warrend} of the protocol, not {PROTOCOL}")))

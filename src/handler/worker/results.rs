@@ -80,8 +80,8 @@ impl<'a> Results<'a> {
 
     /// Takes one line. The error says how it breaks the protocol; no result of such a line counts.
     pub fn take(&mut self, line: &[u8]) -> Result<(), String> {
-        let response: Response<'_> = serde_json::from_slice(line)
-            .map_err(|error| format!("it answered what is no response ({error}): {}", quote(line)))?;
+        let response: Response<'_> =
+            object(line).map_err(|error| format!("it answered what is no response ({error}): {}", quote(line)))?;
         if response.id != self.id {
             return Err(format!("it answered request {} instead of {}", response.id, self.id));
         }
@@ -102,7 +102,7 @@ impl<'a> Results<'a> {
 
 /// The answer that one result stands for.
 fn judge(context: &Context, result: &str) -> Answer {
-    let verdict: Verdict<'_> = match serde_json::from_str(result) {
+    let verdict: Verdict<'_> = match object(result.as_bytes()) {
         Ok(verdict) => verdict,
         Err(error) => {
             let quoted = quote(result.as_bytes());
@@ -149,6 +149,14 @@ fn done(context: &Context, verdict: Verdict<'_>) -> Answer {
 
 fn failed(error: String) -> Answer {
     Outcome::Retry(Failure { class: ErrorClass::Failed, error }).into()
+}
+
+/// Reads a JSON object. (By itself, serde takes an array of the fields' values for one, too.)
+pub fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String> {
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err("no JSON object".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
 /// The beginning of what a process wrote, on one line.

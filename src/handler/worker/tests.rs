@@ -142,3 +142,44 @@ fn text(answer: &Answer) -> &str {
         Outcome::Interrupted(why) => why,
     }
 }
+
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    for batch in [1, 50] {
+        let rate: f64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(move || {
+                        let setup = Setup::argv([
+                            "/usr/bin/python3",
+                            "-S",
+                            concat!(env!("CARGO_MANIFEST_DIR"), "/examples/workers/worker.py"),
+                        ]);
+                        let (mut handler, stop) = (setup.handler(), Stop::new().unwrap());
+                        let mut tasks: Vec<Task> = (0..batch).map(|_| task(&[b'x'; 200])).collect();
+                        for task in &mut tasks {
+                            let id = uuid::Uuid::now_v7().to_string();
+                            task.key = Some(crate::task::MessageKey::from_text(&id));
+                            task.message.properties.message_id = Some(id);
+                        }
+                        handler.run(&inputs(&tasks), &stop);
+                        let rounds = 40_000 / batch;
+                        let start = Instant::now();
+                        for _ in 0..rounds {
+                            assert!(
+                                handler
+                                    .run(&inputs(&tasks), &stop)
+                                    .iter()
+                                    .all(|answer| answer.outcome == Outcome::Done)
+                            );
+                        }
+                        (rounds * batch) as f64 / start.elapsed().as_secs_f64()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        eprintln!("batch {batch}: {rate:.0} tasks/s");
+    }
+}

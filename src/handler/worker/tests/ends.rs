@@ -24,10 +24,7 @@ fn a_program_that_does_not_start_is_broken() {
 #[test]
 fn a_program_without_a_good_hello_is_broken() {
     let cases = [
-        (
-            "sys.stderr.write('no module named mailer\\n'); sys.exit(1)",
-            "exit status: 1, gave no hello: no module named mailer",
-        ),
+        ("sys.exit(1)", "exit status: 1, gave no hello"),
         ("sys.exit(78)", "exit status: 78, gave no hello"),
         ("sys.exit(0)", "exit status: 0, gave no hello"),
         ("os.kill(os.getpid(), 9)", "signal: 9 (SIGKILL), gave no hello"),
@@ -38,13 +35,8 @@ fn a_program_without_a_good_hello_is_broken() {
         ("answers.write(b'x' * 100000); time.sleep(1000)", "gave no hello, but an endless line"),
     ];
     for (script, expected) in cases {
-        let setup = Setup::silent(&format!("note('pids', os.getpid()); {script}"));
-        assert_eq!(
-            broken(&setup),
-            format!("worker `python3` cannot work ({})", expected.replacen(": no m", "): no m", 1))
-                .replace("mailer)", "mailer"),
-            "{script}"
-        );
+        let setup = Setup::silent(&format!("note('pids', os.getpid()); sys.stderr.write('last words\\n'); {script}"));
+        assert_eq!(broken(&setup), format!("worker `python3` cannot work ({expected}): last words"), "{script}");
         assert!(!lives(setup.pids()[0]));
     }
 }
