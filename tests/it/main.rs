@@ -23,3 +23,4 @@ mod pause;
 mod scene;
 mod tools;
 mod topology;
+mod worker;
