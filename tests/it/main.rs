@@ -7,6 +7,7 @@ mod acks;
 mod amqp;
 mod broken;
 mod cli;
+mod compress;
 mod crash;
 mod dead;
 mod deleted;
