@@ -121,6 +121,12 @@ pub struct Publish {
     /// The MIME type of the body
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
+    /// Compress the body with gzip, and say so in its content_encoding
+    #[arg(long, conflicts_with = "zstd")]
+    pub gzip: bool,
+    /// The same with zstd
+    #[arg(long)]
+    pub zstd: bool,
     /// The body: a file, or "-" for standard input; empty if absent
     pub file: Option<PathBuf>,
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use amiquip::{AmqpProperties, Delivery};
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
-use crate::amqp::{integer, text};
+use crate::amqp::{integer, take, text};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
@@ -184,4 +184,32 @@ fn a_key_within_a_compressed_body_is_found() {
     daemon.wait_until("the broken one is there", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == Some(1));
     let letter = vhost.get("work.dead").expect("it was counted");
     assert_eq!(text(&letter, "x-warrend-error-class"), "undecodable");
+}
+
+#[test]
+fn publish_compresses_where_it_is_told() {
+    let vhost = Vhost::new();
+    vhost.declare("work");
+    let daemon = Daemon::new(&vhost, "[jobs.work]\nqueue = \"work\"\nhandler.discard = true\n");
+    let body = b"a line of text\n".repeat(1000);
+    let publish = |flags: &[&str]| {
+        let output = daemon.run_with_input(&[&["publish", "work", "-"], flags].concat(), &body);
+        assert!(output.status.success(), "{output:?}");
+        let message = take(&vhost, "work");
+        (message.properties.content_encoding().clone(), message.body)
+    };
+    assert_eq!(publish(&[]), (None, body.clone()));
+    let (named, zipped) = publish(&["--gzip"]);
+    assert_eq!(named.as_deref(), Some("gzip"));
+    let mut read = Vec::new();
+    flate2::read::GzDecoder::new(&zipped[..]).read_to_end(&mut read).expect("it is gzip");
+    assert!(read == body && zipped.len() < body.len() / 10, "{} bytes", zipped.len());
+    let (named, packed) = publish(&["--zstd"]);
+    assert_eq!(named.as_deref(), Some("zstd"));
+    assert!(zstd::bulk::decompress(&packed, body.len()).expect("it is zstd") == body);
+    assert!(packed.len() < body.len() / 10, "{} bytes", packed.len());
+
+    let both = daemon.run(&["publish", "work", "--gzip", "--zstd"]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+    assert_eq!(vhost.ready("work"), Some(0));
 }
