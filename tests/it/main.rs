@@ -6,6 +6,7 @@ mod support;
 mod acks;
 mod amqp;
 mod broken;
+mod call;
 mod cli;
 mod compress;
 mod crash;
