@@ -1,7 +1,7 @@
 //! Keeps secrets out of what is shown: the lines of a report, and its messages.
 //!
-//! A secret is the password of anything that looks like a URL, every string of `urls`, all but the host of an `http`
-//! handler's URL (a webhook's path may be one), every value of `headers`, and every value whose key is named after a
+//! A secret is the password of anything that looks like a URL, every string of `urls`, what follows the host of a URL of
+//! the web (a webhook's path may be one), every value of `headers`, and every value whose key is named after a
 //! password, a secret or a token. Comments, and all lines of a file that is not valid TOML, are judged by
 //! eye, and more is masked in them than is needed. Nothing here changes what the configuration means.
 
@@ -171,7 +171,9 @@ impl Search<'_> {
         let decoded = value.get_ref().as_str()?;
         let secret_part = |text: &str| match kind {
             Kind::Webhook => beyond_host(text),
-            Kind::Plain | Kind::Url | Kind::Secret => url_password(text, kind == Kind::Url),
+            Kind::Plain | Kind::Url | Kind::Secret => {
+                url_password(text, kind == Kind::Url).or_else(|| misplaced_webhook(text))
+            }
         };
         secret_part(decoded)?;
         if inner.contains('\\') {
@@ -226,6 +228,13 @@ fn beyond_host(text: &str) -> Option<Range<usize>> {
     (start < text.len()).then_some(start..text.len())
 }
 
+/// The same of a webhook's URL that begins anywhere in a text: its key may be misspelt.
+fn misplaced_webhook(text: &str) -> Option<Range<usize>> {
+    let start = text.find("https://").or_else(|| text.find("http://"))?;
+    let found = beyond_host(&text[start..]).filter(|_| !text[start..].contains('@'))?;
+    Some(start + found.start..start + found.end)
+}
+
 /// What may be a password in a URL without an `@`: what stands where the port should and is none.
 fn without_user(rest: &str) -> Option<Range<usize>> {
     let address = if rest.starts_with('[') { rest.find(']').unwrap_or(0) } else { 0 };
@@ -262,7 +271,7 @@ fn by_eye(line: &str) -> Option<Range<usize>> {
 
 fn password_by_eye(line: &str) -> Option<Range<usize>> {
     if line.contains("://") {
-        return url_password(line, false);
+        return url_password(line, false).or_else(|| misplaced_webhook(line));
     }
     let at = line.rfind('@')?;
     let start = line[..at].find(':').map_or(0, |colon| colon + 1);
@@ -324,6 +333,9 @@ mod tests {
         check(r#"http = ["https://h/secret"]"#, r#"http = ["https://h/***"]"#);
         check(r#"http = "https://[::1]:80""#, r#"http = "https://[::1]:80""#);
         check(r#"headers = { X-Key = "a", B = "b" }"#, r#"headers = { X-Key = "***", B = "***" }"#);
+        check(r#"htp = "https://h/secret""#, r#"htp = "https://h/***""#);
+        check(r#"command = ["curl", "https://h/secret"]"#, r#"command = ["curl", "https://h/***"]"#);
+        check("htp = https://h/secret", "htp = https://h/***");
         check(r#"headers.X-Key = "a""#, r#"headers.X-Key = "***""#);
     }
 

@@ -144,7 +144,8 @@ fn body_key(body: &[u8]) -> MessageKey {
     MessageKey::from_digest(Sha256::digest(body).into())
 }
 
-fn header_text(value: &HeaderValue) -> Option<String> {
+/// A header as text, where it is text or a whole number.
+pub(super) fn header_text(value: &HeaderValue) -> Option<String> {
     match value.as_text() {
         Some(text) => Some(text.to_owned()),
         None => value.as_integer().map(|n| n.to_string()),

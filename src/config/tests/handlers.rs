@@ -48,9 +48,9 @@ fn workers() {
 
 #[test]
 fn webhooks() {
-    let http = |text: &str| match handler(text) {
-        Handler::Http(http) => http,
-        other => panic!("an http handler: {other:?}"),
+    let http = |text: &str| {
+        let Handler::Http(http) = handler(text) else { panic!("an http handler: {text}") };
+        http
     };
     let plain = http("http = \"https://example.org\"");
     assert_eq!((&*plain.url, plain.timeout), ("https://example.org/", Duration::from_secs(30)));
