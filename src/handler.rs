@@ -85,7 +85,8 @@ impl Handler {
     /// handler.
     ///
     /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
-    /// end a killed process; returns early once `stop` is raised.
+    /// end a killed process; returns early once `stop` is raised. A worker process that has to be started first may take
+    /// ten seconds to say hello, and as many pass before one that failed is replaced.
     pub fn run(&mut self, tasks: &[Arc<Task>], stop: &Stop) -> Vec<Answer> {
         match self {
             Self::Command(handler) => {

@@ -48,7 +48,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::exchange::{Exchange, Trouble};
+use self::exchange::{Exchange, LAST_READS, Trouble};
+use self::lines::{Filled, Lines};
 use self::process::{Ended, NoStart, Process, STOP_GRACE};
 use self::request::Request;
 pub use self::restart::Restart;
@@ -213,7 +214,7 @@ impl WorkerHandler {
                 self.keep(process);
                 Ok(answers)
             }
-            Err(trouble) => self.give_up(process, exchange, trouble, stop),
+            Err(trouble) => self.give_up(process, exchange, &trouble, stop),
         };
         if buffer.capacity() <= request::KEPT {
             self.buffer = buffer;
@@ -252,17 +253,17 @@ impl WorkerHandler {
         &mut self,
         mut process: Process,
         mut exchange: Exchange<'_>,
-        trouble: Trouble,
+        trouble: &Trouble,
         stop: &Stop,
     ) -> Result<Vec<Answer>, NotBegun> {
         let unread = process.requests().is_some_and(|pipe| exchange.request.is_unread(pipe));
         let grace = self.config.program.kill_grace;
         let now = Instant::now();
         let mut listen =
-            |lines: &mut lines::Lines| exchange.pull(lines, 1).is_ok_and(|filled| filled != lines::Filled::End);
+            |answers: &mut Lines| exchange.pull(answers, LAST_READS).is_ok_and(|filled| filled != Filled::End);
         let ended = match trouble {
             Trouble::Ended => {
-                while listen(&mut process.answers) && process.wait(None, false, now).answers {}
+                listen(&mut process.answers);
                 process.end()
             }
             Trouble::Protocol(_) => process.end(),
@@ -273,7 +274,7 @@ impl WorkerHandler {
         if !results.answers.is_empty() {
             self.backoff.reset();
         }
-        self.judge(results, &trouble, &ended, unread)
+        self.judge(results, trouble, &ended, unread)
     }
 
     /// What becomes of the batch of a process that was given up.

@@ -8,8 +8,8 @@ use super::request::{Pushed, Request};
 use super::results::Results;
 use crate::handler::Stop;
 
-/// Reads after the end of a process: all that its pipe can hold. One that got away may still be writing.
-const LAST_READS: usize = 64;
+/// Reads once a process must end or has ended: all that its pipe can hold. One that got away may still be writing.
+pub const LAST_READS: usize = 64;
 
 /// Why a batch did not come to its end.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! One worker process: its start, waiting on it, and its end.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -41,8 +40,6 @@ pub struct Process {
     started: Instant,
     /// Tasks that it was given.
     pub tasks: u64,
-    /// Its /proc/PID/statm, open: a number that passes to another process is not followed. Absent without /proc.
-    statm: Option<File>,
 }
 
 /// Why there is no process.
@@ -146,7 +143,6 @@ impl Process {
             answers: Lines::new(answers),
             started: Instant::now(),
             tasks: 0,
-            statm: File::open(format!("/proc/{pid}/statm")).ok(),
         })
     }
 
@@ -233,10 +229,10 @@ impl Process {
     /// Bytes that are resident, of the process itself: its children come and go, and finding them costs milliseconds.
     /// Absent where the kernel does not say.
     pub fn resident(&self) -> Option<u64> {
-        let mut text = [0; 128];
-        let read = self.statm.as_ref()?.read_at(&mut text, 0).ok()?;
-        let pages = std::str::from_utf8(&text[..read]).ok()?.split_ascii_whitespace().nth(1)?;
-        Some(pages.parse::<u64>().ok()?.saturating_mul(page_size() as u64))
+        // Nobody else can have the number: it is reaped only by `end` and `part`.
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.group.leader().as_raw_nonzero())).ok()?;
+        let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(pages.saturating_mul(page_size() as u64))
     }
 
     /// Ends what is left of it, by force.

@@ -71,7 +71,7 @@ impl<'a> Request<'a> {
 
     /// Whether some of it is to be written.
     pub fn is_open(&self) -> bool {
-        !self.refused && !(self.closed && self.written == self.buffer.len())
+        !self.refused && (!self.closed || self.written < self.buffer.len())
     }
 
     /// Writes what the pipe takes.

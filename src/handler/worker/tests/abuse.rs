@@ -6,7 +6,7 @@ use crate::task::MessageKey;
 /// One batch of three in a process that misbehaves the first time, and then a batch of three in its successor.
 ///
 /// `misbehave` has the request in `request`. Gives the answers to the first batch; the second goes well.
-fn check(misbehave: &str, expected: [&str; 3], restart: Restart) -> Vec<Answer> {
+pub fn check(misbehave: &str, expected: [&str; 3], restart: Restart) -> Vec<Answer> {
     let setup = Setup::python(&format!(
         "if len(open(sys.argv[1] + '/pids').readlines()) == 1:\n request = hear()\n {misbehave}\n time.sleep(1000)\n{ALL_DONE}"
     ));
@@ -77,23 +77,6 @@ fn a_second_answer_ends_the_process_and_charges_nobody() {
     wait_until("it answers again", || setup.path("twice").exists());
     assert_eq!(words(&run(&mut handler, 2)), ["done"; 2]);
     assert_eq!(handler.take_restarts()[0], Restart::Protocol);
-}
-
-#[test]
-fn a_flood_is_cut_off_and_takes_little_memory() {
-    let gib = "\n for _ in range(1024): answers.write(b'x' * (1 << 20))";
-    let before = high_water();
-    let answers = check(&format!("note('flood'){gib}"), ["crashed", "back", "back"], Restart::Protocol);
-    assert!(text(&answers[0]).contains("a line of more than 1048576 bytes"), "{}", text(&answers[0]));
-    let grown = high_water() - before;
-    assert!(grown < 64 * 1024, "{grown} KiB more");
-}
-
-/// The most that this process had resident, in KiB. Other tests run in it too.
-fn high_water() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]

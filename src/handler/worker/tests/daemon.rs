@@ -25,6 +25,7 @@ fn part() {
         "logs" => log_a_process(),
         "dies" => die(),
         "runs often" => run_often(),
+        "is flooded" => be_flooded(),
         _ => {}
     }
 }
@@ -66,6 +67,29 @@ fn a_worker_dies_with_the_daemon() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     wait_until("the worker dies", || !lives(pid().unwrap()));
+}
+
+fn be_flooded() {
+    let high_water = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    // Once without a flood, so that what everything takes is there before.
+    abuse::check("answers.write(b'?\\n')", ["crashed", "back", "back"], Restart::Protocol);
+    let before = high_water();
+    let flood = "note('flood')\n for _ in range(1024): answers.write(b'x' * (1 << 20))";
+    let answers = abuse::check(flood, ["crashed", "back", "back"], Restart::Protocol);
+    assert!(text(&answers[0]).contains("a line of more than 1048576 bytes"), "{}", text(&answers[0]));
+    let grown = high_water() - before;
+    assert!(grown < 8 * 1024, "{grown} KiB more");
+}
+
+#[test]
+fn a_flood_is_cut_off_and_takes_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = start_daemon("is flooded", folder.path()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn run_often() {
