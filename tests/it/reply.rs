@@ -48,6 +48,24 @@ fn a_request_is_answered_with_what_the_program_writes() {
 }
 
 #[test]
+fn a_call_gets_its_answer() {
+    let vhost = Vhost::new();
+    let mut daemon =
+        daemon(&vhost, "body=$(cat); [ \"$body\" != bad ] || { echo no luck >&2; exit 65; }; echo \"$body!\"", "");
+    daemon.start();
+    let call = |body: &str| daemon.run_with_input(&["call", QUEUE, "-"], body.as_bytes());
+    for body in ["hello", "again"] {
+        let answer = call(body);
+        assert_eq!((answer.status.code(), answer.stdout), (Some(0), format!("{body}!\n").into_bytes()));
+    }
+    let answer = call("bad");
+    assert_eq!(answer.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&answer.stderr).into_owned();
+    assert!(told.contains("the request failed (rejected): exit status 65: no luck"), "{told}");
+    assert!(daemon.terminate().success());
+}
+
+#[test]
 fn a_request_that_fails_for_good_is_answered_with_its_error() {
     let vhost = Vhost::new();
     vhost.declare(CALLER);
