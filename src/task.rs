@@ -185,6 +185,8 @@ pub struct Task {
     pub first_seen: UnixMillis,
     /// When it arrived here.
     pub received: Instant,
+    /// For a request to a job that replies: when nobody waits for the answer any more.
+    pub deadline: Option<UnixMillis>,
     /// Why it must be dead-lettered without a run.
     pub unfit: Option<Failure>,
     /// The message itself.
@@ -210,11 +212,13 @@ pub enum ErrorClass {
     NoKey,
     /// The daemon or the machine died while the attempt ran, and the job says that it must not run again.
     InDoubt,
+    /// The message is a request, and nobody waits for its answer any more.
+    Expired,
 }
 
 impl ErrorClass {
     /// All classes, for tests and tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Failed,
         Self::Rejected,
         Self::Timeout,
@@ -223,6 +227,7 @@ impl ErrorClass {
         Self::Undecodable,
         Self::NoKey,
         Self::InDoubt,
+        Self::Expired,
     ];
 
     /// The wire and display form.
@@ -236,6 +241,7 @@ impl ErrorClass {
             Self::Undecodable => "undecodable",
             Self::NoKey => "no-key",
             Self::InDoubt => "in-doubt",
+            Self::Expired => "expired",
         }
     }
 
