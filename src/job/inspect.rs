@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::{Exit, Inspection, Job, LinkReport, Phase};
 use crate::broker::{Counts, Session};
-use crate::config;
 use crate::policy::gate::Allowed;
 use crate::policy::topology::LADDER_QUEUES;
 use crate::task::UnixMillis;
