@@ -5,6 +5,7 @@
 //! the store, and any decision about retries.
 
 pub mod command;
+pub mod http;
 
 use std::borrow::Cow;
 use std::io;
@@ -21,6 +22,8 @@ use crate::task::{Answer, JobName, Outcome, Task};
 pub enum Handler {
     /// A program run once for each task.
     Command(command::CommandHandler),
+    /// A POST for each task.
+    Http(http::HttpHandler),
     /// Not for worker threads: the job thread does it.
     None,
 }
@@ -65,10 +68,8 @@ impl Handler {
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
-            config::Handler::Worker(_)
-            | config::Handler::Http(_)
-            | config::Handler::Forward(_)
-            | config::Handler::Discard => Self::None,
+            config::Handler::Http(config) => Self::Http(http::HttpHandler::new(config, context)),
+            config::Handler::Worker(_) | config::Handler::Forward(_) | config::Handler::Discard => Self::None,
         }
     }
 
@@ -84,6 +85,7 @@ impl Handler {
     fn run_one(&mut self, input: &Input<'_>, stop: &Stop) -> Answer {
         match self {
             Self::Command(handler) => handler.run(input, stop),
+            Self::Http(handler) => handler.run(input, stop),
             Self::None => Outcome::Done.into(),
         }
     }
