@@ -24,8 +24,10 @@ pub const EXCERPT: usize = 1024;
 const MAX_DRAINED: u64 = 64 * 1024;
 /// How long reading such an answer may take: its status has said what counts.
 const MAX_DRAINING: Duration = Duration::from_secs(2);
-/// Bytes of a connection's buffers, each way; also the bound on an answer's header.
+/// Bytes of a connection's buffers, each way.
 const BUFFER: usize = 32 * 1024;
+/// Bytes of an answer's header, at most. Less than a buffer: ureq takes a full one for the connection's end.
+const MAX_HEADER: usize = 24 * 1024;
 
 /// What bounds an exchange.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +115,7 @@ impl Client {
             .accept_encoding("identity")
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
-            .max_response_header_size(BUFFER)
+            .max_response_header_size(MAX_HEADER)
             .max_idle_connections(1)
             .build();
         let (names, fresh) = (Names::default(), Fresh::default());

@@ -120,7 +120,8 @@ mod tests {
         check("Sunday, 06-Nov-94 08:49:38 GMT", Some(1));
         check("Sun Nov  6 08:49:47 1994", Some(10));
         check("99999999999999999999999", Some(u32::MAX.into()));
-        for nothing in ["0", "", "-5", "1.5", "soon", "Sun, 06 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"] {
+        for nothing in ["0", "", "-5", "1.5", "soon", "Sun, 06 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"]
+        {
             check(nothing, None);
         }
     }
@@ -135,7 +136,10 @@ mod tests {
             let text = "x".repeat(shift) + &"€".repeat(EXCERPT);
             let cut = excerpt(&text.as_bytes()[..EXCERPT], true);
             let whole = cut.strip_suffix('…').unwrap();
-            assert!(whole.len() > EXCERPT - 4 && whole.trim_start_matches('x').chars().all(|char| char == '€'), "{cut}");
+            assert!(
+                whole.len() > EXCERPT - 4 && whole.trim_start_matches('x').chars().all(|char| char == '€'),
+                "{cut}"
+            );
         }
         let garbage = excerpt(&[0xff; EXCERPT], false);
         assert!(garbage.len() <= EXCERPT + 3 && garbage.ends_with('…'), "{}", garbage.len());

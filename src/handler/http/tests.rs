@@ -18,13 +18,7 @@ use crate::task::{MessageKey, Task};
 const LONG: Duration = Duration::from_secs(60);
 
 fn config(url: &str) -> config::Http {
-    config::Http {
-        url: url.to_owned(),
-        timeout: LONG,
-        headers: BTreeMap::new(),
-        secret_file: None,
-        ca_file: None,
-    }
+    config::Http { url: url.to_owned(), timeout: LONG, headers: BTreeMap::new(), secret_file: None, ca_file: None }
 }
 
 /// A handler and the server that it sends to.

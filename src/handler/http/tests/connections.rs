@@ -1,6 +1,8 @@
 //! Connections that are kept, lost, given up.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 
 use super::server::{answer, begun, fine, raw, silence};
 use super::*;
@@ -90,16 +92,37 @@ fn silence_is_a_timeout_and_the_next_request_works() {
     }
 }
 
+/// An address where connects hang: the kernel drops what comes to a full queue.
+fn full() -> (SocketAddr, impl Sized) {
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&listener, 0).unwrap();
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        waiting.push(stream);
+    }
+    (address, (listener, waiting))
+}
+
 #[test]
-fn a_connect_that_hangs_is_a_timeout() {
-    // A listener with a full backlog: the kernel drops what comes.
-    let listener = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
-    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
-    rustix::net::bind(&listener, &any).unwrap();
-    rustix::net::listen(&listener, 0).unwrap();
-    let address = TcpListener::from(listener);
-    let address = (address.local_addr().unwrap(), address).0;
-    let _ = address;
+fn a_connect_that_hangs_is_ended_by_the_timeout_or_the_stop() {
+    let (address, _held) = full();
+    let mut setup = Setup::new(vec![]);
+    setup.config.url = format!("http://{address}/");
+    setup.config.timeout = Duration::from_millis(200);
+    let (outcome, class, error) = failure(setup.send(&keyed(b"")));
+    assert_eq!((outcome, class), ("retry", ErrorClass::Timeout));
+    assert_eq!(error, format!("no answer from {address} within 200ms"));
+    setup.config.timeout = LONG;
+    let began = Instant::now();
+    let stopped = std::thread::scope(|scope| {
+        scope.spawn(|| setup.stop.raise());
+        setup.send(&keyed(b""))
+    });
+    assert_eq!(stopped, Outcome::Interrupted(STOPPED).into());
+    assert!(began.elapsed() < LONG / 2);
 }
 
 #[test]
@@ -135,12 +158,15 @@ fn a_handler_that_goes_closes_its_connection() {
 #[test]
 fn the_companion_is_named_after_its_worker() {
     let setup = Setup::new(vec![fine()]);
-    let thread = std::thread::Builder::new().name("work:mail:3".to_owned());
+    let thread = std::thread::Builder::new().name("work:zebra:3".to_owned());
     let mut handler = setup.handler();
     let stop = setup.stop.clone();
     let worker = thread.spawn(move || {
         handler.run(&input(&keyed(b"")), &stop);
         handler
     });
-    let _handler = worker.unwrap_join();
+    let _handler = worker.unwrap().join().unwrap();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+    assert!(names.into_iter().any(|name| name == "http:zebra:3\n"));
 }

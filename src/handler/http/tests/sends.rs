@@ -36,7 +36,7 @@ fn a_bare_message_says_little() {
         "warrend-routing-key",
     ];
     assert_eq!(names, expected);
-    let check = |name, value| assert_eq!(seen.header(name), Some(value));
+    let check = |name: &str, value: &str| assert_eq!(seen.header(name), Some(value));
     check("accept", "*/*");
     check("accept-encoding", "identity");
     check("content-type", "application/octet-stream");
@@ -85,7 +85,7 @@ fn all_that_a_message_has_is_told() {
     let setup = Setup::new(vec![fine()]);
     let seen = seen(&setup, &rich());
     assert_eq!(seen.body, b"{\"a\":1}");
-    let check = |name, value| assert_eq!(seen.header(name), Some(value));
+    let check = |name: &str, value: &str| assert_eq!(seen.header(name), Some(value));
     check("content-type", "image/png; q=\"1\"");
     check("content-encoding", "br");
     check("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
@@ -145,7 +145,7 @@ fn configured_headers_win() {
         setup.config.headers.insert(name.to_owned(), value.to_owned());
     }
     let seen = seen(&setup, &rich());
-    let check = |name, value| assert_eq!(seen.header(name), Some(value));
+    let check = |name: &str, value: &str| assert_eq!(seen.header(name), Some(value));
     check("authorization", "Bearer s3cret");
     check("user-agent", "mine");
     check("content-type", "text/plain");
@@ -156,7 +156,9 @@ fn configured_headers_win() {
 
 #[test]
 fn headers_that_cannot_be_sent_break_the_handler() {
-    for (name, value) in [("a b", "s3cret"), ("x", "s3cret\r\ny: z"), ("content-length", "0"), ("Transfer-Encoding", "x")] {
+    for (name, value) in
+        [("a b", "s3cret"), ("x", "s3cret\r\ny: z"), ("content-length", "0"), ("Transfer-Encoding", "x")]
+    {
         let mut setup = Setup::new(vec![]);
         setup.config.headers.insert(name.to_owned(), value.to_owned());
         let why = broken(setup.send(&keyed(b"")));
@@ -217,7 +219,9 @@ fn a_secret_that_cannot_be_read_breaks_the_handler_until_it_can() {
     setup.config.secret_file = Some(path.clone());
     let mut handler = setup.handler();
     let mut run = || handler.run(&input(&keyed(b"body")), &setup.stop);
-    for wrong in ["", "whsec_", "whsec_s3cret!", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &format!("{SECRET}\n{SECRET}"), "\0"] {
+    for wrong in
+        ["", "whsec_", "whsec_s3cret!", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &format!("{SECRET}\n{SECRET}"), "\0"]
+    {
         std::fs::write(&path, wrong).unwrap();
         let why = broken(run());
         let expected = format!("the secret_file {} is not one line of `whsec_` and base64", path.display());

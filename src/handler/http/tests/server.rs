@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -59,8 +59,8 @@ impl Server {
     fn listen(script: Vec<Step>, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (tell, seen) = channel();
-        let (tell_end, ended) = channel();
+        let (tell, seen) = unbounded();
+        let (tell_end, ended) = unbounded();
         let over = Arc::new(AtomicBool::new(false));
         let quit = Arc::clone(&over);
         let script = Arc::new(Mutex::new(VecDeque::from(script)));

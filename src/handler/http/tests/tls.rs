@@ -17,8 +17,9 @@ struct Authority {
 }
 
 impl Authority {
-    fn certify(host: &str) -> Self {
+    fn certify(name: &str, host: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
@@ -46,7 +47,7 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn an_authority_that_is_configured_is_trusted() {
-    let authority = Authority::certify("127.0.0.1");
+    let authority = Authority::certify("ours", "127.0.0.1");
     let mut setup = authority.server(3);
     let (_folder, path) = file(&format!("# ours\n{}", authority.pem));
     setup.config.ca_file = Some(path);
@@ -67,14 +68,14 @@ fn nobody_else_is_trusted() {
         assert!(error.starts_with(&expected) && !error.contains("s3cret"), "{error}");
         assert!(setup.server.rest().is_empty(), "nothing was sent");
     };
-    let authority = Authority::certify("127.0.0.1");
+    let authority = Authority::certify("ours", "127.0.0.1");
     // The system does not know it.
     refused(authority.server(1), "UnknownIssuer");
-    let (_folder, path) = file(&Authority::certify("127.0.0.1").pem);
+    let (_folder, path) = file(&Authority::certify("theirs", "127.0.0.1").pem);
     let mut setup = authority.server(1);
     setup.config.ca_file = Some(path);
     refused(setup, "UnknownIssuer");
-    let other = Authority::certify("example.org");
+    let other = Authority::certify("ours", "example.org");
     let (_folder, path) = file(&other.pem);
     let mut setup = other.server(1);
     setup.config.ca_file = Some(path);
@@ -93,7 +94,7 @@ fn a_server_without_tls_gets_nothing() {
 
 #[test]
 fn a_ca_file_that_is_none_breaks_the_handler_until_it_is_one() {
-    let authority = Authority::certify("127.0.0.1");
+    let authority = Authority::certify("ours", "127.0.0.1");
     let mut setup = authority.server(1);
     let (_folder, path) = file("");
     setup.config.ca_file = Some(path.clone());
