@@ -331,7 +331,7 @@ pub struct Worker {
 }
 
 /// `http = "URL"` and its neighbours.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Http {
     /// `http://` or `https://`, without a user and a password.
     pub url: String,
@@ -343,6 +343,21 @@ pub struct Http {
     pub secret_file: Option<PathBuf>,
     /// Certificates that are trusted in place of the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+impl Http {
+    /// Scheme, host and port. The rest of the URL may hold a secret, and is not shown anywhere.
+    pub fn origin(&self) -> &str {
+        let host = self.url.find("://").map_or(0, |scheme| scheme + 3);
+        let end = self.url[host..].find(['/', '?']).map_or(self.url.len(), |path| host + path);
+        &self.url[..end]
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Http({}, {} headers, timeout {:?})", self.origin(), self.headers.len(), self.timeout)
+    }
 }
 
 /// `forward = { ... }`
@@ -392,6 +407,28 @@ pub struct Target {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template(pub Vec<Part>);
 
+impl Template {
+    /// The text, where it is the same for all messages.
+    pub fn literal(&self) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Name(_) | Part::Header(_) => None,
+        };
+        self.0.iter().map(text).collect()
+    }
+}
+
+impl std::fmt::Display for Template {
+    /// As the file may have it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
+            Part::Name(name) => write!(f, "{{{name}}}"),
+            Part::Header(name) => write!(f, "{{header:{name}}}"),
+        })
+    }
+}
+
 /// A part of a [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
@@ -400,6 +437,8 @@ pub enum Part {
     /// A property of the message (`routing_key`, `exchange`, `message_id`, `type`, `app_id`, `correlation_id`, `reply_to`,
     /// `content_type`, `user_id`, `priority`), or a header of that name where there is no such property.
     Name(String),
+    /// `{header:NAME}`: a header, also one that is called as a property is.
+    Header(String),
 }
 
 /// `[jobs.NAME.ack]`

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::config;
-use crate::task::{Answer, JobName, Outcome, Task};
+use crate::task::{Answer, Failure, JobName, Message, Outcome, Task};
+use crate::{config, encoding};
 
 /// The handler of one worker thread.
 #[derive(Debug)]
@@ -52,7 +52,14 @@ pub struct Input<'a> {
     pub body: Cow<'a, [u8]>,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// Decodes the body of a task, or says why the task can never run.
+    pub fn of(task: &'a Task, max_body: u64) -> Result<Self, Failure> {
+        let Message { properties, body, .. } = &task.message;
+        let body = encoding::decode(properties.content_encoding.as_deref(), body, max_body)?;
+        Ok(Self { task, body })
+    }
+
     /// The encoding that the body still has.
     pub fn content_encoding(&self) -> Option<&str> {
         match self.body {
@@ -79,16 +86,38 @@ impl Handler {
     /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
     /// end a killed process; returns early once `stop` is raised.
     pub fn run(&mut self, tasks: &[Arc<Task>], stop: &Stop) -> Vec<Answer> {
-        tasks.iter().map(|task| self.run_one(&Input { task, body: Cow::Borrowed(&task.message.body) }, stop)).collect()
-    }
-
-    fn run_one(&mut self, input: &Input<'_>, stop: &Stop) -> Answer {
         match self {
-            Self::Command(handler) => handler.run(input, stop),
-            Self::Http(handler) => handler.run(input, stop),
-            Self::None => Outcome::Done.into(),
+            Self::Command(handler) => {
+                let max_body = handler.context.max_body;
+                run_fit(tasks, max_body, |inputs| inputs.iter().map(|input| handler.run(input, stop)).collect())
+            }
+            Self::Http(handler) => {
+                let max_body = handler.context.max_body;
+                run_fit(tasks, max_body, |inputs| inputs.iter().map(|input| handler.run(input, stop)).collect())
+            }
+            Self::None => tasks.iter().map(|_| Outcome::Done.into()).collect(),
         }
     }
+}
+
+/// Decodes the bodies of a batch, has `run` answer the tasks that can run, and answers all of them, in their order: one
+/// whose body is broken, or larger than `max_body` bytes once it is decoded, is dead without a run, and costs its
+/// neighbours nothing. `run` gives one answer for each of its inputs.
+fn run_fit(tasks: &[Arc<Task>], max_body: u64, run: impl FnOnce(&[Input<'_>]) -> Vec<Answer>) -> Vec<Answer> {
+    let mut inputs = Vec::with_capacity(tasks.len());
+    let mut unfit = Vec::new();
+    for (index, task) in tasks.iter().enumerate() {
+        match Input::of(task, max_body) {
+            Ok(input) => inputs.push(input),
+            Err(failure) => unfit.push((index, failure)),
+        }
+    }
+    let mut answers = if inputs.is_empty() { Vec::new() } else { run(&inputs) };
+    // From the first on, each index is where its answer stands once those before it are in.
+    for (index, failure) in unfit {
+        answers.insert(index, Outcome::Dead(failure).into());
+    }
+    answers
 }
 
 /// Raised once, by the job thread, when running handlers must end now. Any number of workers wait on it.
@@ -131,6 +160,7 @@ impl AsFd for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Encoding;
 
     #[test]
     fn a_raised_stop_is_seen_by_every_clone_and_stays_raised() {
@@ -162,5 +192,45 @@ mod tests {
             assert_ne!(run(&mut command, body), [Outcome::Done]);
         }
         assert_eq!(run(&mut command, b"0\n"), [Outcome::Done]);
+    }
+
+    fn encoded(content_encoding: &str, body: &[u8]) -> Arc<Task> {
+        let mut task = command::tests::task(body);
+        task.message.properties.content_encoding = Some(content_encoding.to_owned());
+        Arc::new(task)
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_decoded_is_dead_and_its_neighbours_run() {
+        let gzip = |body: &[u8]| encoded("gzip", &Encoding::Gzip.encode(body).unwrap());
+        let tasks = [
+            encoded("gzip", b"no gzip"),
+            gzip(b"a"),
+            encoded("utf-8", b"b"),
+            gzip(b"far too long"),
+            encoded("zstd", b""),
+            gzip(b"c"),
+        ];
+        let mut ran = Vec::new();
+        let answers = run_fit(&tasks, 5, |inputs| {
+            ran.extend(inputs.iter().map(|input| (input.body.to_vec(), input.content_encoding().map(str::to_owned))));
+            let number = |(number, _)| Outcome::Broken(format!("answer {number}")).into();
+            inputs.iter().enumerate().map(number).collect()
+        });
+        let utf8 = Some("utf-8".to_owned());
+        assert_eq!(ran, [(b"a".to_vec(), None), (b"b".to_vec(), utf8), (b"c".to_vec(), None)]);
+        let told = answers.iter().map(|answer| match &answer.outcome {
+            Outcome::Dead(failure) => failure.class.as_str(),
+            Outcome::Broken(number) => number,
+            other => panic!("{other:?}"),
+        });
+        let expect = ["undecodable", "answer 0", "answer 1", "oversize", "undecodable", "answer 2"];
+        assert_eq!(told.collect::<Vec<_>>(), expect);
+    }
+
+    #[test]
+    fn where_no_task_is_fit_nothing_runs() {
+        let answers = run_fit(&[encoded("gzip", b"no gzip")], 5, |_| panic!("it ran"));
+        assert!(matches!(&answers[..], [Answer { outcome: Outcome::Dead(_), .. }]));
     }
 }

@@ -10,7 +10,9 @@ pub mod backoff;
 pub mod gate;
 pub mod inflight;
 pub mod kill_switch;
+pub mod prefetch;
 pub mod retry;
+pub mod route;
 pub mod schedule;
 pub mod topology;
 

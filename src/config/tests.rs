@@ -12,6 +12,7 @@ use super::*;
 mod any_text;
 mod faults;
 mod files;
+mod handlers;
 mod secrets;
 mod shipped;
 

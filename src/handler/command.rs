@@ -49,7 +49,7 @@ const STOPPED: &str = "the handler was ended when the daemon stopped";
 /// Runs a program for each task of one worker thread.
 #[derive(Debug)]
 pub struct CommandHandler {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     /// Or what is wrong with its configuration, said at each run.
     program: Result<Program, String>,
     limits: Limits,

@@ -53,7 +53,7 @@ const SLACK: std::time::Duration = std::time::Duration::from_secs(1);
 #[derive(Debug)]
 pub struct HttpHandler {
     config: config::Http,
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     /// Absent until the first run, and while something is wrong with it.
     prepared: Option<Prepared>,
     /// Absent until the first run, and after a request that had to be given up.

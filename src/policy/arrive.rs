@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::retry::header;
 use crate::config::{Job, KeySource, OnMissing};
+use crate::encoding;
 use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, QueueIndex, Task, UnixMillis};
 
 /// An attempt number above this is no count of ours; it keeps all sums far from overflow.
@@ -107,6 +108,9 @@ pub fn key_of(job: &Job, message: &Message) -> Option<MessageKey> {
 }
 
 /// The key of a message, or why a message without one may not run.
+///
+/// A key within the body is read from the decoded body: it does not depend on how the publisher packs its messages. The
+/// digest of a body is that of the body as it came.
 fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
     let idempotency = &job.idempotency;
     let (found, what) = match &idempotency.key {
@@ -117,7 +121,11 @@ fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
             (message.properties.headers.get(name).and_then(header_text), format!("header {name:?}"))
         }
         KeySource::JsonPointer(pointer) => {
-            (json_text(&message.body, pointer), format!("text or number at {pointer:?} in its body"))
+            let content_encoding = message.properties.content_encoding.as_deref();
+            match encoding::decode(content_encoding, &message.body, job.max_body) {
+                Ok(body) => (json_text(&body, pointer), format!("text or number at {pointer:?} in its body")),
+                Err(failure) => return (None, Some(failure)),
+            }
         }
     };
     match found.filter(|text| !text.is_empty()) {
@@ -136,7 +144,8 @@ fn body_key(body: &[u8]) -> MessageKey {
     MessageKey::from_digest(Sha256::digest(body).into())
 }
 
-fn header_text(value: &HeaderValue) -> Option<String> {
+/// A header as text, where it is text or a whole number.
+pub(super) fn header_text(value: &HeaderValue) -> Option<String> {
     match value.as_text() {
         Some(text) => Some(text.to_owned()),
         None => value.as_integer().map(|n| n.to_string()),
@@ -155,6 +164,7 @@ fn json_text(body: &[u8], pointer: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Encoding;
     use crate::policy::retry::tests::job;
 
     fn message(headers: &[(&str, HeaderValue)]) -> Message {
@@ -268,6 +278,33 @@ mod tests {
         check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":12}}"#), Ok(Some("12")));
         check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":{}}}"#), Err(ErrorClass::NoKey));
         check_key(pointer(), OnMissing::Dead, with_body("no json"), Err(ErrorClass::NoKey));
+    }
+
+    #[test]
+    fn a_key_within_the_body_is_read_from_the_decoded_one() {
+        let order = br#"{"order":{"id":"x"}}"#;
+        let zipped = Encoding::Gzip.encode(order).unwrap();
+        let encoded = |name: &str, body: &[u8]| {
+            let mut message = Message { body: body.to_vec(), ..message(&[]) };
+            message.properties.content_encoding = Some(name.to_owned());
+            message
+        };
+        let pointer = || KeySource::JsonPointer("/order/id".to_owned());
+        check_key(pointer(), OnMissing::Dead, encoded("gzip", &zipped), Ok(Some("x")));
+        check_key(pointer(), OnMissing::Dead, encoded("utf-8", order), Ok(Some("x")));
+        for on_missing in [OnMissing::Run, OnMissing::Body, OnMissing::Dead] {
+            check_key(pointer(), on_missing, encoded("gzip", order), Err(ErrorClass::Undecodable));
+        }
+        // Whose key does not need the body, that body is only looked into by its handler.
+        check_key(KeySource::MessageId, OnMissing::Dead, encoded("gzip", order), Ok(Some("a")));
+        let digest = body_key(&zipped).to_text();
+        check_key(KeySource::Body, OnMissing::Dead, encoded("gzip", &zipped), Ok(Some(&digest)));
+
+        let mut job = job();
+        job.idempotency.key = pointer();
+        let zipped = Encoding::Gzip.encode(&[b'a'; 2000]).unwrap();
+        job.max_body = zipped.len() as u64;
+        assert_eq!(read_with(&job, encoded("gzip", &zipped)).1.unwrap().class, ErrorClass::Oversize);
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn carried(headers: &Headers) -> Headers {
 }
 
 /// Whether the broker wrote that header or goes by it: no copy may bear it.
-fn is_of_broker(name: &str) -> bool {
+pub(super) fn is_of_broker(name: &str) -> bool {
     BROKER_HEADERS.contains(&name) || BROKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -184,7 +184,7 @@ fn carried_properties(original: &Properties, headers: Headers) -> Properties {
 }
 
 /// Leaves out the largest foreign headers until the block fits a frame, and says how many.
-fn fit(headers: &mut Headers) {
+pub(super) fn fit(headers: &mut Headers) {
     let mut size: usize = headers.iter().map(|(name, value)| entry_size(name, value)).sum();
     let mut dropped = 0;
     while size > HEADER_ROOM {

@@ -9,7 +9,8 @@
 //! | `Warrend-*` | as the environment of a `command` has it, and `Warrend-Type` and `Warrend-App-Id` |
 //! | `webhook-id`, `-timestamp`, `-signature` | with `secret_file`: Standard Webhooks |
 //!
-//! Absent is what the message lacks. Configured headers win over all of these. The message's other headers are not sent:
+//! Absent is what the message lacks. A configured header wins over the one here; the configuration refuses those that must
+//! stay what they are. The message's other headers are not sent:
 //! they come from a publisher, and could change what a request means.
 //!
 //! The `Idempotency-Key` is not in quotes. The IETF draft (draft-ietf-httpapi-idempotency-key-header) makes it a quoted
@@ -116,9 +117,6 @@ impl Template {
                 name.parse().map_err(|_| format!("the configured header `{shown}` has no valid name"))?;
             let mut value = HeaderValue::from_str(value)
                 .map_err(|_| format!("the configured header `{shown}` has a value that no header can have"))?;
-            if header == header::CONTENT_LENGTH || header == header::TRANSFER_ENCODING {
-                return Err(format!("the header `{shown}` cannot be configured: it says where a body ends"));
-            }
             // It is not printed then, whoever prints the map.
             value.set_sensitive(true);
             headers.insert(header, value);

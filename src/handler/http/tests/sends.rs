@@ -135,13 +135,7 @@ fn what_no_header_can_hold_is_left_out() {
 #[test]
 fn configured_headers_win() {
     let mut setup = Setup::new(vec![fine()]);
-    for (name, value) in [
-        ("Authorization", "Bearer s3cret"),
-        ("user-agent", "mine"),
-        ("Content-Type", "text/plain"),
-        ("warrend-job", "other"),
-        ("Host", "virtual"),
-    ] {
+    for (name, value) in [("Authorization", "Bearer s3cret"), ("user-agent", "mine"), ("Content-Type", "text/plain")] {
         setup.config.headers.insert(name.to_owned(), value.to_owned());
     }
     let seen = seen(&setup, &rich());
@@ -149,16 +143,12 @@ fn configured_headers_win() {
     check("authorization", "Bearer s3cret");
     check("user-agent", "mine");
     check("content-type", "text/plain");
-    check("warrend-job", "other");
-    check("host", "virtual");
     assert!(!format!("{:?}", Template::new(&setup.config)).contains("Bearer"));
 }
 
 #[test]
 fn headers_that_cannot_be_sent_break_the_handler() {
-    for (name, value) in
-        [("a b", "s3cret"), ("x", "s3cret\r\ny: z"), ("content-length", "0"), ("Transfer-Encoding", "x")]
-    {
+    for (name, value) in [("a b", "s3cret"), ("x", "s3cret\r\ny: z")] {
         let mut setup = Setup::new(vec![]);
         setup.config.headers.insert(name.to_owned(), value.to_owned());
         let why = broken(setup.send(&keyed(b"")));
