@@ -23,7 +23,7 @@ pub enum Handler {
     /// A program run once for each task.
     Command(command::CommandHandler),
     /// A POST for each task.
-    Http(http::HttpHandler),
+    Http(Box<http::HttpHandler>),
     /// Not for worker threads: the job thread does it.
     None,
 }
@@ -75,7 +75,7 @@ impl Handler {
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
-            config::Handler::Http(config) => Self::Http(http::HttpHandler::new(config, context)),
+            config::Handler::Http(config) => Self::Http(Box::new(http::HttpHandler::new(config, context))),
             config::Handler::Worker(_) | config::Handler::Forward(_) | config::Handler::Discard => Self::None,
         }
     }

@@ -16,10 +16,10 @@ pub fn judge(exchanged: Exchanged, target: &Target, context: &Context) -> Answer
     match received.status.as_u16() {
         200..=299 if context.reply => reply(received, context),
         200..=299 => Outcome::Done.into(),
-        408 | 425 | 429 | 500..=599 => retry(&received, String::new()),
+        408 | 425 | 429 | 500..=599 => retry(&received, ""),
         400..=499 => Outcome::Dead(Failure { class: ErrorClass::Rejected, error: told(&received, "") }).into(),
-        300..=399 => retry(&received, redirect(&received, target)),
-        _ => retry(&received, " and not an answer that means anything here".to_owned()),
+        300..=399 => retry(&received, &redirect(&received, target)),
+        _ => retry(&received, ", which is no answer to a request"),
     }
 }
 
@@ -45,8 +45,8 @@ fn reply(received: Received, context: &Context) -> Answer {
     }
 }
 
-fn retry(received: &Received, remark: String) -> Answer {
-    let failure = Failure { class: ErrorClass::Failed, error: told(received, &remark) };
+fn retry(received: &Received, remark: &str) -> Answer {
+    let failure = Failure { class: ErrorClass::Failed, error: told(received, remark) };
     let delay = received.retry_after.as_deref().and_then(|text| retry_after(text, SystemTime::now()));
     Answer { delay, ..Outcome::Retry(failure).into() }
 }

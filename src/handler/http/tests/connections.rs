@@ -160,7 +160,7 @@ fn the_companion_is_named_after_its_worker() {
     let setup = Setup::new(vec![fine()]);
     let thread = std::thread::Builder::new().name("work:zebra:3".to_owned());
     let mut handler = setup.handler();
-    let stop = setup.stop.clone();
+    let stop = setup.stop;
     let worker = thread.spawn(move || {
         handler.run(&input(&keyed(b"")), &stop);
         handler

@@ -185,7 +185,7 @@ fn the_reference_implementation_accepts_our_signature() {
     let (_folder, path) = secret_file(&format!("{SECRET}\n"));
     let mut setup = Setup::new(vec![fine(), fine(), fine(), fine(), fine()]);
     setup.config.secret_file = Some(path);
-    let mut id = |task: &Task, expected: &str| {
+    let id = |task: &Task, expected: &str| {
         let mut seen = seen(&setup, task);
         assert_eq!(seen.header("webhook-id"), Some(expected));
         assert_eq!(verify(SECRET, &seen), Ok(()));
