@@ -79,8 +79,8 @@ fn serve(stream: &TcpStream, answers: Answers, tell: &Mutex<Sender<Seen>>) {
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).expect("a header comes whole");
-            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
         let length = headers["content-length"].parse().expect("a length is a number");
         let mut body = vec![0; length];
@@ -93,7 +93,8 @@ fn serve(stream: &TcpStream, answers: Answers, tell: &Mutex<Sender<Seen>>) {
         match answer {
             Some(answer) => writer.write_all(answer.as_bytes()).expect("an answer is taken"),
             None => {
-                let _ = reader.read(&mut [0]);
+                // Until the daemon closes the connection.
+                let _ = reader.read_to_end(&mut Vec::new());
                 return;
             }
         }
