@@ -222,7 +222,9 @@ mod tests {
         let told = answers.iter().map(|answer| match &answer.outcome {
             Outcome::Dead(failure) => failure.class.as_str(),
             Outcome::Broken(number) => number,
-            other => panic!("{other:?}"),
+            other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Interrupted(_)) => {
+                panic!("{other:?}")
+            }
         });
         let expect = ["undecodable", "answer 0", "answer 1", "oversize", "undecodable", "answer 2"];
         assert_eq!(told.collect::<Vec<_>>(), expect);

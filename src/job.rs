@@ -15,13 +15,15 @@ mod drain;
 mod handle;
 mod inspect;
 mod link;
+mod owed;
+mod prefetch;
 mod settle;
 mod subscribe;
 mod take;
 mod work;
 mod workers;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,18 +31,20 @@ use crossbeam_channel::{Receiver, Select, Sender};
 use log::error;
 
 use crate::broker::publisher::Published;
-use crate::broker::{BrokerError, Link, Session};
+use crate::broker::{BrokerError, Link, Outgoing, Session};
 use crate::config;
 use crate::policy::gate::Gate;
-use crate::policy::inflight::{AckPolicy, InFlight, Mark};
+use crate::policy::inflight::{InFlight, Mark};
 use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
 use crate::store::{Attempt, Pause};
-use crate::task::{Committed, Copy, QueueIndex, Record, Ticket, UnixMillis};
+use crate::task::{Committed, QueueIndex, Record, Ticket, UnixMillis};
 use counters::{Counters, Durations, Rate};
 pub use drain::LAST_WORDS;
 pub use handle::{Command, Inspection, JobHandle, LinkReport, Wiring, spawn};
 use link::Linking;
+use owed::Owed;
+use prefetch::Prefetch;
 use subscribe::Subscriptions;
 use workers::{Finished, Workers};
 
@@ -48,8 +52,8 @@ use workers::{Finished, Workers};
 const TICK: Duration = Duration::from_secs(1);
 /// How long deliveries are left alone while a batch is being committed: short against a commit, long against a message.
 const DEAF: Duration = Duration::from_millis(2);
-/// Copies that one job may have at the publisher; the reply channel has room for all of them.
-pub const COPY_CREDIT: usize = 256;
+/// Messages that one job may have at the publisher; the reply channel has room for all of them.
+pub const CREDIT: usize = 256;
 
 /// Everything that can happen to a job.
 enum Event {
@@ -101,6 +105,7 @@ struct Job {
     /// Paused by hand.
     pause: Option<Pause>,
     subscriptions: Subscriptions,
+    prefetch: Prefetch,
     linking: Linking,
 
     /// What the next batch for the recorder will hold, and whether one is under way.
@@ -119,9 +124,11 @@ struct Job {
     proofs: Sender<Committed>,
     committed: Receiver<Committed>,
 
-    /// Copies that wait for credit, how many are at the publisher, and those that the broker refused.
-    copies: VecDeque<Copy>,
+    /// What waits for credit, how much is at the publisher, and the copies that the broker refused.
+    outbox: VecDeque<(Ticket, Outgoing)>,
     publishing: usize,
+    /// What must be confirmed before its attempt is recorded.
+    owed: HashMap<Ticket, Owed>,
     refused: Vec<Ticket>,
     refused_until: Option<Instant>,
     /// Why copies are refused, for `status`; until none is left.
@@ -149,19 +156,15 @@ impl Job {
         let now = Instant::now();
         // One batch at a time, so one proof at a time.
         let (proofs, committed) = crossbeam_channel::bounded(1);
-        let (confirms, published) = crossbeam_channel::bounded(COPY_CREDIT);
+        let (confirms, published) = crossbeam_channel::bounded(CREDIT);
         let facts = CopyFacts {
             job: Arc::clone(&config.name),
             queues: config.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             dead_letter: Arc::clone(&config.dead_letter.queue),
             host: wiring.host.clone(),
         };
-        // Acks must be sent well before the prefetch is used up, or the broker would pause for them. What runs takes its
-        // part of it; of the rest, half may wait for its ack while the other half waits to run.
-        let prefetch = usize::from(initial_prefetch(&config));
-        let spare = prefetch.saturating_sub(config.concurrency * config.handler.batch());
-        let batch = config.ack.batch.min(spare.div_ceil(2).max(1));
-        let policy = AckPolicy { batch, interval: config.ack.interval };
+        let prefetch = Prefetch::new(&config, now);
+        let policy = prefetch::ack_policy(&config, prefetch.get());
         Self {
             facts,
             commands,
@@ -172,6 +175,7 @@ impl Job {
             lingering: None,
             gate: Gate::new(config.kill_switch, now),
             subscriptions: Subscriptions::new(config.queues.len(), wiring.broker.reconnect),
+            prefetch,
             linking: Linking::new(&wiring.broker),
             records: Vec::new(),
             marks: Vec::new(),
@@ -184,8 +188,9 @@ impl Job {
             deaf_until: now,
             proofs,
             committed,
-            copies: VecDeque::new(),
+            outbox: VecDeque::new(),
             publishing: 0,
+            owed: HashMap::new(),
             refused: Vec::new(),
             refused_until: None,
             refusal: None,
@@ -303,6 +308,9 @@ impl Job {
         match event {
             Event::Session => session.map_or(Ok(()), |session| self.on_session(session)),
             Event::Finished(finished) => {
+                if let Some(Finished { ran, .. }) = finished.first() {
+                    self.prefetch.served(*ran, finished.len());
+                }
                 for finished in finished {
                     self.on_finished(finished);
                 }
@@ -320,13 +328,6 @@ impl Job {
             Event::Linked(linked) => self.on_linked(linked),
             Event::Time => Ok(()),
         }
-    }
-}
-
-fn initial_prefetch(config: &config::Job) -> u16 {
-    match config.prefetch {
-        config::Prefetch::Fixed(prefetch) => prefetch,
-        config::Prefetch::Auto => u16::try_from(2 * config.concurrency * config.handler.batch()).unwrap_or(u16::MAX),
     }
 }
 

@@ -144,8 +144,18 @@ fn exchange(
     let (consumer, returns, confirms) = opened.map_err(|error| End::Lost(error, overdue))?;
     let waiting = Waiting { consumer: &consumer, returns, confirms, notes, request };
     let ended = waiting.publish(channel).and_then(|()| waiting.wait(correlation_id, Instant::now() + timeout));
-    cut_after(socket, CLOSE_LIMIT, || drop(consumer));
+    cut_after(socket, CLOSE_LIMIT, || cancel(&consumer));
     ended
+}
+
+/// Ends a consumer and hears it out: its last word comes after the call that cancelled has returned, and had its receiver
+/// gone before, the library's thread would end, and the connection with it, which the broker's log would call a failure.
+fn cancel(consumer: &Consumer<'_>) {
+    if consumer.cancel().is_ok() {
+        while let Ok(ConsumerMessage::Delivery(late)) = consumer.receiver().recv_timeout(CLOSE_LIMIT) {
+            log::debug!("a reply came too late: {:?}", late.properties.correlation_id());
+        }
+    }
 }
 
 /// A request under way, and where word of it comes from.

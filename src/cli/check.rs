@@ -291,12 +291,13 @@ ok: 1 file, 2 jobs, 3 queues
                 priority: 0,
                 first_seen: UnixMillis(0),
                 received: Instant::now(),
+                deadline: None,
                 unfit: None,
                 message: Message::default(),
             };
             crashes += u32::from(class == ErrorClass::Crashed);
             let failure = Failure { class, error: String::new() };
-            match retry::judge_retry(&policy, &task, failure, 0.5, UnixMillis(0)).demand {
+            match retry::judge_retry(&policy, &task, failure, None, 0.5, UnixMillis(0)).demand {
                 Demand::Retry { .. } => {}
                 Demand::Dead => break runs,
             }

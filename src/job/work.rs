@@ -7,9 +7,12 @@ use super::{Job, Phase};
 use crate::config::InDoubt;
 use crate::policy::gate::{Allowed, Turn};
 use crate::policy::inflight::Ended;
-use crate::policy::retry;
+use crate::policy::{reply, retry};
 use crate::store::Attempt;
-use crate::task::{Answer, Demand, ErrorClass, FailedAttempt, Failure, Outcome, Task, Ticket};
+use crate::task::{Answer, Demand, ErrorClass, FailedAttempt, Failure, Outcome, Reply, Task, Ticket};
+
+/// Why a request is not handled any more.
+const EXPIRED: &str = "its expiration passed while it waited for a worker: nobody waits for the answer any more";
 
 impl Job {
     /// Step 2: gives batches of tasks to idle workers.
@@ -66,9 +69,15 @@ impl Job {
             let Some(ticket) = self.schedule.pop() else {
                 break;
             };
-            let Some(task) = self.machine.start(ticket) else {
+            let Some(task) = self.machine.task(ticket) else {
                 continue;
             };
+            if task.deadline.is_some_and(|deadline| deadline <= self.at) {
+                let failure = Failure { class: ErrorClass::Expired, error: EXPIRED.to_owned() };
+                self.fail(ticket, &task, retry::judge_dead(failure, self.at));
+                continue;
+            }
+            self.machine.start(ticket);
             self.wait_time.add(self.now, self.now - task.received);
             self.gate.started(ticket);
             batch.push((ticket, task));
@@ -106,7 +115,7 @@ impl Job {
 
     pub(super) fn on_finished(&mut self, finished: Finished) {
         let Finished { ticket, answer, ran } = finished;
-        let Answer { outcome, exit, reply: _, delay: _ } = answer;
+        let Answer { outcome, exit, reply, delay } = answer;
         self.run_time.add(self.now, ran);
         match self.gate.ended(self.now, ticket, &outcome) {
             Turn::None => {}
@@ -124,10 +133,10 @@ impl Job {
         };
         self.machine.ran(ticket, ran, exit);
         match outcome {
-            Outcome::Done => self.done(ticket),
+            Outcome::Done => self.done(ticket, &task, reply),
             Outcome::Retry(failure) => {
                 self.counters.crashed += u64::from(failure.class == ErrorClass::Crashed);
-                let judged = retry::judge_retry(&self.config.retry, &task, failure, fastrand::f64(), self.at);
+                let judged = retry::judge_retry(&self.config.retry, &task, failure, delay, fastrand::f64(), self.at);
                 self.fail(ticket, &task, judged);
             }
             Outcome::Dead(failure) => {
@@ -147,10 +156,11 @@ impl Job {
         }
     }
 
-    pub(super) fn done(&mut self, ticket: Ticket) {
+    pub(super) fn done(&mut self, ticket: Ticket, task: &Task, reply: Option<Reply>) {
         self.counters.done += 1;
         self.rate.add(self.now, 1);
-        self.machine.finished(ticket, Ended::Done, self.at);
+        let letter = if self.config.reply { reply::done(task, reply) } else { None };
+        self.conclude(ticket, Ended::Done, letter);
     }
 
     pub(super) fn fail(&mut self, ticket: Ticket, task: &Task, failed: FailedAttempt) {
@@ -172,7 +182,9 @@ impl Job {
             }
         }
         self.counters.last_error = Some(failed.failure.error.clone());
-        self.machine.finished(ticket, Ended::Failed(failed), self.at);
+        let is_last = self.config.reply && failed.demand == Demand::Dead;
+        let letter = if is_last { reply::failed(task, &failed.failure) } else { None };
+        self.conclude(ticket, Ended::Failed(failed), letter);
     }
 
     pub(super) fn hand_back(&mut self, ticket: Ticket) {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::retry::header;
 use crate::config::{Job, KeySource, OnMissing};
 use crate::encoding;
-use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, QueueIndex, Task, UnixMillis};
+use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, Properties, QueueIndex, Task, UnixMillis};
 
 /// An attempt number above this is no count of ours; it keeps all sums far from overflow.
 const MAX_ATTEMPT: i64 = 1_000_000_000;
@@ -34,9 +34,20 @@ pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instan
         priority: message.properties.priority.unwrap_or(0),
         first_seen: lineage.first_seen.unwrap_or(now),
         received,
+        deadline: if job.reply { deadline(&message.properties, now) } else { None },
         unfit: damage.or(oversize).or(missing),
         message,
     }
+}
+
+/// When nobody waits for the answer of a request any more: at the end of its `expiration`. That counts from the publishing,
+/// which nobody knows here, so it is taken as the latest that it can be; a retry bears the deadline of the first attempt.
+fn deadline(properties: &Properties, now: UnixMillis) -> Option<UnixMillis> {
+    if let Some(deadline) = properties.headers.get(header::DEADLINE).and_then(integer) {
+        return Some(UnixMillis(deadline));
+    }
+    let expiration: i64 = properties.expiration.as_ref()?.parse().ok()?;
+    Some(UnixMillis(now.0.saturating_add(expiration)))
 }
 
 /// Gives a copy the exchange and the routing key of its original, which stand in its headers: it came through the delay
@@ -305,6 +316,20 @@ mod tests {
         let zipped = Encoding::Gzip.encode(&[b'a'; 2000]).unwrap();
         job.max_body = zipped.len() as u64;
         assert_eq!(read_with(&job, encoded("gzip", &zipped)).1.unwrap().class, ErrorClass::Oversize);
+    }
+
+    #[test]
+    fn a_request_expires_and_its_retries_with_it() {
+        let mut job = job();
+        let mut request = message(&[]);
+        request.properties.expiration = Some("1000".to_owned());
+        assert_eq!(read_with(&job, request.clone()).0.deadline, None, "to a job that does not reply it is no request");
+        job.reply = true;
+        assert_eq!(read_with(&job, request.clone()).0.deadline, Some(UnixMillis(1077)));
+        let retry = message(&[(header::DEADLINE, HeaderValue::I64(900))]);
+        assert_eq!(read_with(&job, retry).0.deadline, Some(UnixMillis(900)));
+        request.properties.expiration = Some("soon".to_owned());
+        assert_eq!(read_with(&job, request).0.deadline, None);
     }
 
     #[test]

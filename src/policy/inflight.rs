@@ -96,6 +96,11 @@ impl InFlight {
         }
     }
 
+    /// From now on acks are sent by this policy.
+    pub fn set_policy(&mut self, policy: AckPolicy) {
+        self.policy = policy;
+    }
+
     /// A session begins; its deliveries bear this number.
     pub fn connected(&mut self, session: u64) {
         self.session = session;

@@ -30,6 +30,8 @@ impl Reader {
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(Duration::from_secs(10))?;
+            // Kibibytes of page cache: each commit empties it anyway.
+            connection.pragma_update(None, "cache_size", -1024)?;
             // Or each look-up is planned anew, in case its key had deserved a plan of its own.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             let keys = stored_keys(&connection, job)?;

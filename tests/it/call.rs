@@ -43,6 +43,9 @@ fn respond_once(vhost: &Vhost, respond: Respond) -> JoinHandle<Delivery> {
             panic!("the broker ended the consumer");
         };
         respond(&channel, &request);
+        consumer.cancel().expect("it was in order");
+        // Its last word comes after that; had its receiver gone before, the connection would end.
+        while consumer.receiver().recv_timeout(BROKER_TIMEOUT).is_ok() {}
         drop(consumer);
         channel.close().expect("it was in order");
         connection.close().expect("it was in order");

@@ -42,6 +42,7 @@ pub fn task(body: &[u8]) -> Task {
         priority: 0,
         first_seen: UnixMillis(0),
         received: Instant::now(),
+        deadline: None,
         unfit: None,
         message: Message { body: body.to_vec(), ..Message::default() },
     }
