@@ -5,6 +5,7 @@
 //! the store, and any decision about retries.
 
 pub mod command;
+pub mod http;
 mod process;
 pub mod worker;
 
@@ -25,6 +26,8 @@ pub enum Handler {
     Command(command::CommandHandler),
     /// A long-lived process that gets batches of tasks.
     Worker(Box<worker::WorkerHandler>),
+    /// A POST for each task.
+    Http(Box<http::HttpHandler>),
     /// Not for worker threads: the job thread does it.
     None,
 }
@@ -77,7 +80,8 @@ impl Handler {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
             config::Handler::Worker(config) => Self::Worker(Box::new(worker::WorkerHandler::new(config, context))),
-            config::Handler::Http(_) | config::Handler::Forward(_) | config::Handler::Discard => Self::None,
+            config::Handler::Http(config) => Self::Http(Box::new(http::HttpHandler::new(config, context))),
+            config::Handler::Forward(_) | config::Handler::Discard => Self::None,
         }
     }
 
@@ -97,6 +101,10 @@ impl Handler {
                 let max_body = handler.context.max_body;
                 run_fit(tasks, max_body, |inputs| handler.run(inputs, stop))
             }
+            Self::Http(handler) => {
+                let max_body = handler.context.max_body;
+                run_fit(tasks, max_body, |inputs| inputs.iter().map(|input| handler.run(input, stop)).collect())
+            }
             Self::None => tasks.iter().map(|_| Outcome::Done.into()).collect(),
         }
     }
@@ -105,7 +113,7 @@ impl Handler {
     pub fn take_restarts(&mut self) -> Vec<worker::Restart> {
         match self {
             Self::Worker(handler) => handler.take_restarts(),
-            Self::Command(_) | Self::None => Vec::new(),
+            Self::Command(_) | Self::Http(_) | Self::None => Vec::new(),
         }
     }
 }

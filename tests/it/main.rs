@@ -18,6 +18,7 @@ mod failures;
 mod forward;
 mod guard;
 mod hostile;
+mod http;
 mod lifecycle;
 mod once;
 mod order;
