@@ -22,7 +22,7 @@ ARGS ?=
 ROUNDS ?= 3
 
 support = tests/support
-scripts = $(wildcard $(support)/*.sh examples/handlers/*.sh)
+scripts = $(wildcard $(support)/*.sh examples/*/*.sh)
 
 .PHONY: help deps deps-broker build demo test check bench broker-start broker-stop install clean
 

@@ -29,3 +29,4 @@ mod reply;
 mod scene;
 mod tools;
 mod topology;
+mod worker;
