@@ -240,7 +240,7 @@ mod tests {
         let told = answers.iter().map(|answer| match &answer.outcome {
             Outcome::Dead(failure) => failure.class.as_str(),
             Outcome::Broken(number) => number,
-            other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Interrupted(_)) => {
+            other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Interrupted(_) | Outcome::NotBegun) => {
                 panic!("{other:?}")
             }
         });

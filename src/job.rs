@@ -59,7 +59,8 @@ pub const CREDIT: usize = 256;
 enum Event {
     /// The session has something to say.
     Session,
-    Finished(Vec<Finished>),
+    /// Batches that ended.
+    Finished(Vec<Vec<Finished>>),
     Committed(Committed),
     Published(Published),
     Command(Command),
@@ -269,7 +270,7 @@ impl Job {
         let event = match ready {
             Err(_) => None,
             Ok(0) => self.commands.try_recv().ok().map(Event::Command),
-            Ok(1) => self.workers.take_finished().map(Event::Finished),
+            Ok(1) => Some(Event::Finished(self.workers.take_finished())),
             Ok(2) => self.committed.try_recv().ok().map(Event::Committed),
             Ok(3) => self.published.try_recv().ok().map(Event::Published),
             Ok(4) => self.linking.linked().try_recv().ok().map(Event::Linked),
@@ -307,12 +308,14 @@ impl Job {
     fn on_event(&mut self, event: Event, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
         match event {
             Event::Session => session.map_or(Ok(()), |session| self.on_session(session)),
-            Event::Finished(finished) => {
-                if let Some(Finished { ran, .. }) = finished.first() {
-                    self.prefetch.served(*ran, finished.len());
-                }
-                for finished in finished {
-                    self.on_finished(finished);
+            Event::Finished(batches) => {
+                for batch in batches {
+                    if let Some(Finished { ran, .. }) = batch.first() {
+                        self.prefetch.served(*ran, batch.len());
+                    }
+                    for finished in batch {
+                        self.on_finished(finished);
+                    }
                 }
                 Ok(())
             }

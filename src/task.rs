@@ -288,9 +288,11 @@ pub enum Outcome {
     Dead(Failure),
     /// The handler is broken, not the message: it costs no attempt, and the job pauses.
     Broken(String),
-    /// The run was ended, or never begun, for a reason that is not the message's: it costs no attempt, and the message goes
-    /// back. The reason begins with what was ended.
+    /// The run was ended, for a reason that is not the message's: it costs no attempt, and the message goes back. Nobody
+    /// knows how far it came. The text says what ended.
     Interrupted(&'static str),
+    /// The same, but the handler has not seen the message.
+    NotBegun,
 }
 
 /// How a process ended.

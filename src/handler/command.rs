@@ -66,7 +66,7 @@ impl CommandHandler {
             Err(error) => return Outcome::Broken(error.clone()).into(),
         };
         if stop.is_raised() {
-            return Outcome::Interrupted(STOPPED).into();
+            return Outcome::NotBegun.into();
         }
         let metadata = metadata::json(&self.context, input);
         let variables = metadata::variables(&self.context, input.task);

@@ -87,7 +87,7 @@ impl HttpHandler {
     /// Sends one task; see [`super::Handler::run`].
     pub fn run(&mut self, input: &Input<'_>, stop: &Stop) -> Answer {
         if stop.is_raised() {
-            return Outcome::Interrupted(STOPPED).into();
+            return Outcome::NotBegun.into();
         }
         let prepared = match self.prepared.take().map_or_else(|| Prepared::new(&self.config), Ok) {
             Ok(prepared) => self.prepared.insert(prepared),

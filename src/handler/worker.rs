@@ -142,7 +142,7 @@ impl WorkerHandler {
             let ready = process.wait(Some(stop), false, Instant::now());
             if ready.stopped {
                 self.process = Some(process);
-                return Err(Outcome::Interrupted(STOPPED));
+                return Err(Outcome::NotBegun);
             }
             if ready.ended || ready.answers {
                 self.lost_idle(process)?;
@@ -159,7 +159,7 @@ impl WorkerHandler {
         let program = self.program.as_ref().map_err(|error| Outcome::Broken(error.clone()))?;
         Process::start(program, &self.context, self.hello_limit, stop).map_err(|error| match error {
             NoStart::Broken(reason) => Outcome::Broken(reason),
-            NoStart::Stopped => Outcome::Interrupted(STOPPED),
+            NoStart::Stopped => Outcome::NotBegun,
         })
     }
 
@@ -190,7 +190,7 @@ impl WorkerHandler {
                     return Ok(());
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => return Err(Outcome::Interrupted(STOPPED)),
+                Ok(_) | Err(_) => return Err(Outcome::NotBegun),
             }
         }
     }

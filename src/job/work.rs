@@ -4,13 +4,15 @@ use log::{error, info, warn};
 
 use super::workers::{Batch, Finished};
 use super::{Job, Phase};
-use crate::config::InDoubt;
+use crate::config::{Handler, InDoubt};
 use crate::policy::gate::{Allowed, Turn};
 use crate::policy::inflight::Ended;
 use crate::policy::{reply, retry};
 use crate::store::Attempt;
 use crate::task::{Answer, Demand, ErrorClass, FailedAttempt, Failure, Outcome, Reply, Task, Ticket};
 
+/// Tasks of one worker thread, of a handler that answers fast, that may wait for their record.
+const UNRECORDED: usize = 16;
 /// Why a request is not handled any more.
 const EXPIRED: &str = "its expiration passed while it waited for a worker: nobody waits for the answer any more";
 
@@ -34,20 +36,24 @@ impl Job {
         }
     }
 
-    /// How many tasks may start now: none without an idle worker.
+    /// How many tasks may start now: none where no worker takes a batch.
     ///
-    /// A task counts until its record is durable, so that a crash costs at most as many runs as the workers hold at one
-    /// time, and a disk that takes no records soon stops the handlers too.
+    /// What ended counts until its record is durable. So a crash costs a job of commands at most `concurrency` runs, and a
+    /// disk that takes no records soon stops all handlers. Workers and web services answer so fast that they would mostly
+    /// wait for the disk; they go on, and a crash may repeat as much again, at least [`UNRECORDED`] for each thread.
     pub(super) fn room(&self) -> usize {
-        let limit = match self.allowed() {
-            Allowed::Everything => self.config.concurrency * self.config.handler.batch(),
-            Allowed::OneProbe => 1,
-            Allowed::Nothing => 0,
+        let threads = self.config.concurrency;
+        let limit = match (self.allowed(), &self.config.handler) {
+            (Allowed::Nothing, _) => 0,
+            (Allowed::OneProbe, _) => 1,
+            (Allowed::Everything, Handler::Worker(worker)) => threads * (worker.batch + worker.batch.max(UNRECORDED)),
+            (Allowed::Everything, Handler::Http(_)) => threads * (1 + UNRECORDED),
+            (Allowed::Everything, Handler::Command(_) | Handler::Forward(_) | Handler::Discard) => threads,
         };
         // What waits for its start to be recorded has a worker already.
-        let idle = self.workers.idle().saturating_sub(self.starts.len() + self.starting.len());
+        let free = self.workers.free().saturating_sub(self.starts.len() + self.starting.len());
         let census = self.machine.census();
-        if idle == 0 { 0 } else { limit.saturating_sub(census.running + census.recording) }
+        if free == 0 { 0 } else { limit.saturating_sub(census.running + census.recording) }
     }
 
     /// Whether the next batch, which would not be full, still waits for more.
@@ -146,6 +152,7 @@ impl Job {
                 self.counters.last_error = Some(reason);
                 self.hand_back_unstarted(ticket);
             }
+            Outcome::NotBegun => self.hand_back_unstarted(ticket),
             Outcome::Interrupted(why) => match self.config.in_doubt {
                 InDoubt::Run => self.hand_back(ticket),
                 InDoubt::Dead => {

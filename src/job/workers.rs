@@ -26,6 +26,10 @@ pub struct Finished {
     pub ran: Duration,
 }
 
+/// Batches that are faster than this wait at their threads already when one ends. Slower ones are held back, so that a more
+/// urgent message can still overtake them.
+const FAST: Duration = Duration::from_millis(2);
+
 /// What a thread reports of one batch.
 #[derive(Debug)]
 struct Report {
@@ -37,16 +41,18 @@ struct Report {
 /// The threads and the channels to them; owned by the job thread.
 #[derive(Debug)]
 pub struct Workers {
-    /// Room for one batch a thread. The job sends one only while a thread is idle, so it never waits.
+    /// Room for two batches a thread, of which one may run. The job sends no more than that, so it never waits.
     batches: Sender<Batch>,
-    /// Room for one report a thread, so no worker waits to report.
+    /// Room for two reports a thread, so no worker waits to report.
     reports: Receiver<Report>,
     /// Keeps `reports` connected where there are no threads: a disconnected channel is always ready.
     _outbox: Sender<Report>,
     /// Processes that were replaced, in the order of [`Restart::ALL`].
     restarts: [u64; Restart::ALL.len()],
-    /// Threads that have a batch.
-    busy: usize,
+    /// Batches that are with the threads.
+    under_way: usize,
+    /// What a batch takes, as a mean that follows soon.
+    pace: Option<Duration>,
     /// Raised when running handlers must end.
     pub stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -55,8 +61,8 @@ pub struct Workers {
 impl Workers {
     /// Starts `job.concurrency` threads named `work:<job>:<n>`; none for a handler that has nothing to run.
     pub fn spawn(job: &config::Job) -> std::io::Result<Self> {
-        let (batches, inbox) = crossbeam_channel::bounded::<Batch>(job.concurrency);
-        let (outbox, reports) = crossbeam_channel::bounded(job.concurrency);
+        let (batches, inbox) = crossbeam_channel::bounded::<Batch>(2 * job.concurrency);
+        let (outbox, reports) = crossbeam_channel::bounded(2 * job.concurrency);
         let stop = Stop::new()?;
         let context = Arc::new(Context {
             job: Arc::clone(&job.name),
@@ -74,19 +80,21 @@ impl Workers {
             threads.push(thread.spawn(move || worker.work())?);
         }
         let restarts = [0; Restart::ALL.len()];
-        Ok(Self { batches, reports, _outbox: outbox, restarts, busy: 0, stop, threads })
+        Ok(Self { batches, reports, _outbox: outbox, restarts, under_way: 0, pace: None, stop, threads })
     }
 
-    /// Threads without a batch.
-    pub fn idle(&self) -> usize {
-        self.threads.len() - self.busy
+    /// How many batches the threads take: one each, and where batches are fast another one, so that no thread waits for the
+    /// job between two.
+    pub fn free(&self) -> usize {
+        let each = if self.pace.is_some_and(|pace| pace < FAST) { 2 } else { 1 };
+        (each * self.threads.len()).saturating_sub(self.under_way)
     }
 
-    /// Gives a batch to an idle thread.
+    /// Gives a batch to the threads, while some are [`Workers::free`].
     pub fn run(&mut self, batch: Batch) {
-        self.busy += 1;
+        self.under_way += 1;
         let sent = self.batches.try_send(batch);
-        debug_assert!(sent.is_ok(), "the job runs no more batches than it has threads");
+        debug_assert!(sent.is_ok(), "the job sends no more batches than the threads take");
     }
 
     /// Has `select` wait for a batch that ends.
@@ -94,14 +102,20 @@ impl Workers {
         select.recv(&self.reports);
     }
 
-    /// A batch that ended, if one did.
-    pub fn take_finished(&mut self) -> Option<Vec<Finished>> {
-        let Report { finished, restarts } = self.reports.try_recv().ok()?;
-        self.busy -= 1;
-        for restart in restarts {
-            self.restarts[restart as usize] += 1;
+    /// The batches that have ended.
+    pub fn take_finished(&mut self) -> Vec<Vec<Finished>> {
+        let mut ended = Vec::new();
+        while let Ok(Report { finished, restarts }) = self.reports.try_recv() {
+            self.under_way -= 1;
+            for restart in restarts {
+                self.restarts[restart as usize] += 1;
+            }
+            if let Some(Finished { ran, .. }) = finished.first() {
+                self.pace = Some(self.pace.map_or(*ran, |pace| (3 * pace + *ran) / 4));
+            }
+            ended.push(finished);
         }
-        Some(finished)
+        ended
     }
 
     /// How many processes were replaced, by the reason.

@@ -120,7 +120,7 @@ impl Gate {
     fn ended_open(&mut self, now: Instant, outcome: &Outcome) -> Turn {
         match outcome {
             Outcome::Broken(reason) => self.close(now, Cause::Broken, reason.clone()),
-            Outcome::Interrupted(_) => Turn::None,
+            Outcome::Interrupted(_) | Outcome::NotBegun => Turn::None,
             // A handler that rejects a message on purpose has judged it: nothing behind it is out of order.
             Outcome::Done | Outcome::Dead(_) => {
                 if let Some(outage) = &mut self.outage {
@@ -138,7 +138,7 @@ impl Gate {
     fn ended_probing(&mut self, now: Instant, cause: Cause, is_probe: bool, outcome: &Outcome) -> Turn {
         match (outcome, cause) {
             (Outcome::Broken(reason), _) => self.close(now, Cause::Broken, reason.clone()),
-            (Outcome::Interrupted(_), _) => Turn::None,
+            (Outcome::Interrupted(_) | Outcome::NotBegun, _) => Turn::None,
             (Outcome::Done | Outcome::Dead(_) | Outcome::Retry(_), _) if !is_probe => Turn::None,
             (Outcome::Retry(failure), Cause::Outage) => {
                 self.close(now, cause, format!("the probe failed: {}", failure.error))

@@ -139,7 +139,8 @@ fn retry(class: ErrorClass, error: &str) -> Outcome {
 fn broken(outcome: Outcome) -> String {
     match outcome {
         Outcome::Broken(error) => error,
-        other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Dead(_) | Outcome::Interrupted(_)) => {
+        other
+        @ (Outcome::Done | Outcome::Retry(_) | Outcome::Dead(_) | Outcome::Interrupted(_) | Outcome::NotBegun) => {
             panic!("not broken: {other:?}")
         }
     }

@@ -60,7 +60,9 @@ fn failure(answer: Answer) -> (&'static str, ErrorClass, String) {
     match answer.outcome {
         Outcome::Retry(failure) => ("retry", failure.class, failure.error),
         Outcome::Dead(failure) => ("dead", failure.class, failure.error),
-        outcome @ (Outcome::Done | Outcome::Broken(_) | Outcome::Interrupted(_)) => panic!("{outcome:?}"),
+        outcome @ (Outcome::Done | Outcome::Broken(_) | Outcome::Interrupted(_) | Outcome::NotBegun) => {
+            panic!("{outcome:?}")
+        }
     }
 }
 
@@ -68,7 +70,11 @@ fn failure(answer: Answer) -> (&'static str, ErrorClass, String) {
 fn broken(answer: Answer) -> String {
     match answer.outcome {
         Outcome::Broken(why) => why,
-        outcome @ (Outcome::Done | Outcome::Retry(_) | Outcome::Dead(_) | Outcome::Interrupted(_)) => {
+        outcome @ (Outcome::Done
+        | Outcome::Retry(_)
+        | Outcome::Dead(_)
+        | Outcome::Interrupted(_)
+        | Outcome::NotBegun) => {
             panic!("{outcome:?}")
         }
     }

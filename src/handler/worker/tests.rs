@@ -128,7 +128,7 @@ fn words(answers: &[Answer]) -> Vec<&'static str> {
         Outcome::Retry(failure) => failure.class.as_str(),
         Outcome::Dead(failure) => failure.class.as_str(),
         Outcome::Broken(_) => "broken",
-        Outcome::Interrupted(_) => "back",
+        Outcome::Interrupted(_) | Outcome::NotBegun => "back",
     };
     answers.iter().map(word).collect()
 }
@@ -140,5 +140,6 @@ fn text(answer: &Answer) -> &str {
         Outcome::Retry(failure) | Outcome::Dead(failure) => &failure.error,
         Outcome::Broken(reason) => reason,
         Outcome::Interrupted(why) => why,
+        Outcome::NotBegun => "not begun",
     }
 }

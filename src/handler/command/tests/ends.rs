@@ -140,6 +140,6 @@ fn nothing_starts_after_a_stop() {
     let setup = Setup::script(r#": > "$1/ran""#);
     let stop = Stop::new().unwrap();
     stop.raise();
-    assert_eq!(setup.run_until(&task(b""), &stop), Outcome::Interrupted(STOPPED));
+    assert_eq!(setup.run_until(&task(b""), &stop), Outcome::NotBegun);
     assert!(!setup.path("ran").exists());
 }
