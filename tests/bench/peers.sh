@@ -4,7 +4,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-folder=${CARGO_TARGET_DIR:-$here/../../../target}/bench-python
+folder=${CARGO_TARGET_DIR:-$here/../../target}/bench-python
 
 if cmp -s "$here/requirements.txt" "$folder/installed"; then
     exit 0
