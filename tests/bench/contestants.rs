@@ -137,7 +137,7 @@ impl Contestant {
         }
         let mut warrend = Warrend::new(vhost, job, handler, &format!("batch = {ACK_BATCH}"));
         warrend.daemon.spawn(&[]);
-        let measured = watch(vhost, messages, self.consumers, || warrend.daemon.is_alive());
+        let measured = watch(vhost, messages, self.consumers, || warrend.is_alive());
         warrend.stop(messages);
         if handler == FORWARD {
             assert_eq!(vhost.ready("out"), Some(messages), "what was forwarded has arrived");
@@ -274,6 +274,12 @@ impl Warrend {
         let store = tempfile::tempdir_in(temporary()).expect("the build's folder can be written");
         daemon.store_at(store.path().join("warrend.db"));
         Self { daemon, store }
+    }
+
+    /// True; a daemon that ended fails the run with the end of its log.
+    pub fn is_alive(&mut self) -> bool {
+        assert!(self.daemon.is_alive(), "the daemon ended\n{}", self.daemon.log_tail());
+        true
     }
 
     /// The folder of its store.
