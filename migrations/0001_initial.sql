@@ -20,7 +20,9 @@ CREATE TABLE recent (
     -- When it ended, Unix milliseconds.
     at INTEGER NOT NULL,
     -- How long it ran, milliseconds.
-    ran INTEGER NOT NULL
+    ran INTEGER NOT NULL,
+    -- How its process ended: the exit code, or the number of a signal below zero; NULL where no process ended.
+    exit INTEGER
 );
 
 -- The generations that are whole. What `records` has of another one is a move that was not finished.
@@ -40,6 +42,7 @@ CREATE TABLE records (
     outcome INTEGER NOT NULL,
     at INTEGER NOT NULL,
     ran INTEGER NOT NULL,
+    exit INTEGER,
     PRIMARY KEY (generation, job, key, attempt)
 ) WITHOUT ROWID;
 
@@ -54,10 +57,15 @@ CREATE TABLE failures (
     delay_s INTEGER,
     -- When the message was first seen by any worker, Unix milliseconds.
     first_seen INTEGER NOT NULL,
-    -- Where the attempt ran.
-    host TEXT NOT NULL,
     PRIMARY KEY (job, key, attempt)
 ) WITHOUT ROWID;
+
+-- The names of the hosts that this store was used on. A record belongs to the last of them that began before it.
+CREATE TABLE hosts (
+    -- Unix milliseconds.
+    since INTEGER PRIMARY KEY,
+    name TEXT NOT NULL
+);
 
 -- Attempts whose handler may have started, of jobs with in_doubt = "dead". The record of an attempt deletes its row, so what
 -- a start of the daemon finds here was running when the last one died.
@@ -82,7 +90,7 @@ CREATE TABLE pauses (
 
 -- All that is known, wherever it stands.
 CREATE VIEW outcomes AS
-    SELECT job, key, attempt, outcome, at, ran FROM generations JOIN records ON records.generation = generations.id
+    SELECT job, key, attempt, outcome, at, ran, exit FROM generations JOIN records ON records.generation = generations.id
     UNION ALL
-    SELECT job, key, attempt, outcome, at, ran FROM recent
+    SELECT job, key, attempt, outcome, at, ran, exit FROM recent
     WHERE seq > (SELECT coalesce(max(through), 0) FROM generations);

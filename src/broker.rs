@@ -3,11 +3,13 @@
 //! [`connect()`] opens one connection. [`with_session`] lends it to a job as a [`Session`] that consumes and acknowledges.
 //! [`spawn`](publisher::spawn) starts the thread that publishes the copies of failed attempts, on a connection of its own:
 //! on a resource alarm RabbitMQ stops reading from connections that publish, and acks must not wait behind that.
-//! [`publish_all`](oneshot::publish_all), [`Outbox`](oneshot::Outbox) and [`with_hold`] serve the command line.
+//! [`publish_all`](oneshot::publish_all), [`Outbox`](oneshot::Outbox), [`call`](call::call) and [`with_hold`] serve the
+//! command line.
 //!
 //! What is absent: deciding when to connect again (the job and the publisher's thread do), and anything asynchronous. The
 //! library runs one thread a connection; every wait for it has a deadline.
 
+pub mod call;
 mod connect;
 mod convert;
 mod deadline;

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and one file for each subcommand.
 
+pub mod call;
 pub mod check;
 pub mod client;
 pub mod dead;
@@ -78,6 +79,8 @@ pub enum Command {
     },
     /// Put a message into a queue, confirmed by the broker
     Publish(Publish),
+    /// Send a request to a queue and print its reply; exits 1 where it failed, or nobody answered in time
+    Call(Call),
     /// Look at dead letters, replay, export, import or purge them
     #[command(subcommand)]
     Dead(dead::Dead),
@@ -121,8 +124,52 @@ pub struct Publish {
     /// The MIME type of the body
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
+    /// Compress the body with gzip, and say so in its content_encoding
+    #[arg(long, conflicts_with = "zstd")]
+    pub gzip: bool,
+    /// The same with zstd
+    #[arg(long)]
+    pub zstd: bool,
     /// The body: a file, or "-" for standard input; empty if absent
     pub file: Option<PathBuf>,
+}
+
+/// The arguments of `call`.
+#[derive(Debug, Args)]
+pub struct Call {
+    /// The queue of a job with `reply = true`; or, with --exchange, only a name for requests about it
+    pub queue: String,
+    /// How long to wait for the reply; after that the request also expires in its queue
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
+    pub timeout: std::time::Duration,
+    /// Send it to this exchange instead of the queue itself
+    #[arg(long, requires = "routing_key")]
+    pub exchange: Option<String>,
+    /// The routing key for --exchange
+    #[arg(long, value_name = "KEY", requires = "exchange")]
+    pub routing_key: Option<String>,
+    /// The message id [default: a new UUID]
+    #[arg(long)]
+    pub id: Option<String>,
+    /// The priority
+    #[arg(long, value_name = "0-255")]
+    pub priority: Option<u8>,
+    /// A header, as text; can be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+    /// The body: a file, or "-" for standard input; empty if absent
+    pub file: Option<PathBuf>,
+}
+
+/// As long as anybody would wait, and far below what RabbitMQ takes for an expiration.
+const LONGEST_CALL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+fn parse_timeout(text: &str) -> Result<std::time::Duration, String> {
+    let timeout = crate::config::parse_duration(text)?;
+    if timeout.is_zero() || timeout > LONGEST_CALL {
+        return Err("a call waits from 1ms to 24h".to_owned());
+    }
+    Ok(timeout)
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -204,6 +251,15 @@ mod tests {
         for line in [["warrend", "-c", "x.toml", "status"], ["warrend", "status", "--config", "x.toml"]] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert_eq!(cli.config, Some(PathBuf::from("x.toml")));
+        }
+    }
+
+    #[test]
+    fn a_call_waits_for_some_time() {
+        assert_eq!(parse_timeout("1ms"), Ok(std::time::Duration::from_millis(1)));
+        assert_eq!(parse_timeout("24h"), Ok(LONGEST_CALL));
+        for bad in ["0s", "25h", "5", "soon", ""] {
+            assert!(parse_timeout(bad).is_err(), "{bad}");
         }
     }
 

@@ -131,7 +131,7 @@ impl Daemon {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let recorder = Recorder::spawn(store, retention, host.clone(), move || beat.tick(), alive)
             .map_err(system("start the recorder"))?;
-        let capacity = jobs.len() * job::COPY_CREDIT + 1;
+        let capacity = jobs.len() * job::CREDIT + 1;
         let beat = beats.add("publisher");
         let alive = Alive::new("publisher", signals);
         let publisher = publisher::spawn(Arc::clone(&broker), capacity, move || beat.tick(), alive)

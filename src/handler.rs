@@ -1,26 +1,28 @@
 //! What runs a task: one file per kind of handler.
 //!
-//! Each worker thread owns one [`Handler`] and calls [`Handler::run`] for one task after another. The failure of a task
-//! is an [`Outcome`], never an error. Absent on purpose: the broker, the store, and any decision about retries.
+//! Each worker thread owns one [`Handler`] and calls [`Handler::run`] for one batch of tasks after another; a batch is one
+//! task for all kinds but `worker`. The failure of a task is an [`Outcome`], never an error. Absent on purpose: the broker,
+//! the store, and any decision about retries.
 
 pub mod command;
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::config;
-use crate::task::{JobName, Outcome, Task};
+use crate::task::{Answer, Failure, JobName, Message, Outcome, Task};
+use crate::{config, encoding};
 
 /// The handler of one worker thread.
 #[derive(Debug)]
 pub enum Handler {
     /// A program run once for each task.
     Command(command::CommandHandler),
-    /// Done at once: for emptying a queue, and for measuring the rest of the daemon.
-    Discard,
+    /// Not for worker threads: the job thread does it.
+    None,
 }
 
 /// What every run of a job has in common: metadata that is not in the task.
@@ -32,6 +34,36 @@ pub struct Context {
     pub queues: Vec<Arc<str>>,
     /// `retry.max_attempts`
     pub max_attempts: u32,
+    /// Bytes; no body is larger when it is decoded, and no reply.
+    pub max_body: u64,
+    /// Whether what a handler answers is wanted.
+    pub reply: bool,
+}
+
+/// A task as a handler gets it.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The attempt, with its message as it came.
+    pub task: &'a Task,
+    /// The body, decoded where the message names an encoding that is known here.
+    pub body: Cow<'a, [u8]>,
+}
+
+impl<'a> Input<'a> {
+    /// Decodes the body of a task, or says why the task can never run.
+    pub fn of(task: &'a Task, max_body: u64) -> Result<Self, Failure> {
+        let Message { properties, body, .. } = &task.message;
+        let body = encoding::decode(properties.content_encoding.as_deref(), body, max_body)?;
+        Ok(Self { task, body })
+    }
+
+    /// The encoding that the body still has.
+    pub fn content_encoding(&self) -> Option<&str> {
+        match self.body {
+            Cow::Borrowed(_) => self.task.message.properties.content_encoding.as_deref(),
+            Cow::Owned(_) => None,
+        }
+    }
 }
 
 impl Handler {
@@ -40,20 +72,47 @@ impl Handler {
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
-            config::Handler::Discard => Self::Discard,
+            config::Handler::Worker(_)
+            | config::Handler::Http(_)
+            | config::Handler::Forward(_)
+            | config::Handler::Discard => Self::None,
         }
     }
 
-    /// Runs one task to its end; called by the worker thread that owns the handler.
+    /// Runs a batch of tasks to its end, and answers each, in their order; called by the worker thread that owns the
+    /// handler.
     ///
     /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
     /// end a killed process; returns early once `stop` is raised.
-    pub fn run(&mut self, task: &Task, stop: &Stop) -> Outcome {
+    pub fn run(&mut self, tasks: &[Arc<Task>], stop: &Stop) -> Vec<Answer> {
         match self {
-            Self::Command(handler) => handler.run(task, stop),
-            Self::Discard => Outcome::Done,
+            Self::Command(handler) => {
+                let max_body = handler.context.max_body;
+                run_fit(tasks, max_body, |inputs| inputs.iter().map(|input| handler.run(input, stop)).collect())
+            }
+            Self::None => tasks.iter().map(|_| Outcome::Done.into()).collect(),
         }
     }
+}
+
+/// Decodes the bodies of a batch, has `run` answer the tasks that can run, and answers all of them, in their order: one
+/// whose body is broken, or larger than `max_body` bytes once it is decoded, is dead without a run, and costs its
+/// neighbours nothing. `run` gives one answer for each of its inputs.
+fn run_fit(tasks: &[Arc<Task>], max_body: u64, run: impl FnOnce(&[Input<'_>]) -> Vec<Answer>) -> Vec<Answer> {
+    let mut inputs = Vec::with_capacity(tasks.len());
+    let mut unfit = Vec::new();
+    for (index, task) in tasks.iter().enumerate() {
+        match Input::of(task, max_body) {
+            Ok(input) => inputs.push(input),
+            Err(failure) => unfit.push((index, failure)),
+        }
+    }
+    let mut answers = if inputs.is_empty() { Vec::new() } else { run(&inputs) };
+    // From the first on, each index is where its answer stands once those before it are in.
+    for (index, failure) in unfit {
+        answers.insert(index, Outcome::Dead(failure).into());
+    }
+    answers
 }
 
 /// Raised once, by the job thread, when running handlers must end now. Any number of workers wait on it.
@@ -96,6 +155,7 @@ impl AsFd for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Encoding;
 
     #[test]
     fn a_raised_stop_is_seen_by_every_clone_and_stays_raised() {
@@ -118,13 +178,56 @@ mod tests {
             cwd: None,
         };
         let stop = Stop::new().unwrap();
-        let mut command = Handler::new(&config::Handler::Command(config), context.clone());
-        let mut discard = Handler::new(&config::Handler::Discard, context);
+        let mut command = Handler::new(&config::Handler::Command(config), context);
+        let run = |handler: &mut Handler, body: &[u8]| {
+            let answers = handler.run(&[Arc::new(command::tests::task(body))], &stop);
+            answers.into_iter().map(|answer| answer.outcome).collect::<Vec<_>>()
+        };
         for body in [b"75\n", b"65\n"] {
-            let task = command::tests::task(body);
-            assert_ne!(command.run(&task, &stop), Outcome::Done);
-            assert_eq!(discard.run(&task, &stop), Outcome::Done);
+            assert_ne!(run(&mut command, body), [Outcome::Done]);
         }
-        assert_eq!(command.run(&command::tests::task(b"0\n"), &stop), Outcome::Done);
+        assert_eq!(run(&mut command, b"0\n"), [Outcome::Done]);
+    }
+
+    fn encoded(content_encoding: &str, body: &[u8]) -> Arc<Task> {
+        let mut task = command::tests::task(body);
+        task.message.properties.content_encoding = Some(content_encoding.to_owned());
+        Arc::new(task)
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_decoded_is_dead_and_its_neighbours_run() {
+        let gzip = |body: &[u8]| encoded("gzip", &Encoding::Gzip.encode(body).unwrap());
+        let tasks = [
+            encoded("gzip", b"no gzip"),
+            gzip(b"a"),
+            encoded("utf-8", b"b"),
+            gzip(b"far too long"),
+            encoded("zstd", b""),
+            gzip(b"c"),
+        ];
+        let mut ran = Vec::new();
+        let answers = run_fit(&tasks, 5, |inputs| {
+            ran.extend(inputs.iter().map(|input| (input.body.to_vec(), input.content_encoding().map(str::to_owned))));
+            let number = |(number, _)| Outcome::Broken(format!("answer {number}")).into();
+            inputs.iter().enumerate().map(number).collect()
+        });
+        let utf8 = Some("utf-8".to_owned());
+        assert_eq!(ran, [(b"a".to_vec(), None), (b"b".to_vec(), utf8), (b"c".to_vec(), None)]);
+        let told = answers.iter().map(|answer| match &answer.outcome {
+            Outcome::Dead(failure) => failure.class.as_str(),
+            Outcome::Broken(number) => number,
+            other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Interrupted(_)) => {
+                panic!("{other:?}")
+            }
+        });
+        let expect = ["undecodable", "answer 0", "answer 1", "oversize", "undecodable", "answer 2"];
+        assert_eq!(told.collect::<Vec<_>>(), expect);
+    }
+
+    #[test]
+    fn where_no_task_is_fit_nothing_runs() {
+        let answers = run_fit(&[encoded("gzip", b"no gzip")], 5, |_| panic!("it ran"));
+        assert!(matches!(&answers[..], [Answer { outcome: Outcome::Dead(_), .. }]));
     }
 }

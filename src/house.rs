@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// each other.
 const LAYERS: [&[&str]; 9] = [
     &["task", "failpoint", "report", "background"],
-    &["config"],
+    &["config", "encoding"],
     &["policy"],
     &["broker", "store", "handler"],
     &["job"],

@@ -12,34 +12,39 @@
 
 mod counters;
 mod drain;
+mod handle;
 mod inspect;
 mod link;
+mod owed;
+mod prefetch;
 mod settle;
 mod subscribe;
 mod take;
 mod work;
 mod workers;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender};
 use log::error;
 
-use crate::broker::publisher::{PublishRequest, Published};
-use crate::broker::{BrokerError, Link, Session};
+use crate::broker::publisher::Published;
+use crate::broker::{BrokerError, Link, Outgoing, Session};
+use crate::config;
 use crate::policy::gate::Gate;
-use crate::policy::inflight::{AckPolicy, InFlight, Mark};
+use crate::policy::inflight::{InFlight, Mark};
 use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
-use crate::store::{Attempt, JobId, Pause, Reader, Request};
-use crate::task::{Committed, Copy, MessageKey, QueueIndex, Record, Ticket, UnixMillis};
-use crate::{background, config, report};
+use crate::store::{Attempt, Pause};
+use crate::task::{Committed, QueueIndex, Record, Ticket, UnixMillis};
 use counters::{Counters, Durations, Rate};
 pub use drain::LAST_WORDS;
+pub use handle::{Command, Inspection, JobHandle, LinkReport, Wiring, spawn};
 use link::Linking;
+use owed::Owed;
+use prefetch::Prefetch;
 use subscribe::Subscriptions;
 use workers::{Finished, Workers};
 
@@ -47,102 +52,14 @@ use workers::{Finished, Workers};
 const TICK: Duration = Duration::from_secs(1);
 /// How long deliveries are left alone while a batch is being committed: short against a commit, long against a message.
 const DEAF: Duration = Duration::from_millis(2);
-/// Copies that one job may have at the publisher; the reply channel has room for all of them.
-pub const COPY_CREDIT: usize = 256;
-
-/// What a job thread can be told or asked.
-#[derive(Debug)]
-pub enum Command {
-    /// Say how it is.
-    Inspect(Sender<Inspection>),
-    /// Say whether nothing is left to do: queues, delay ladder and flight are empty.
-    IsEmpty(Sender<bool>),
-    /// Say at which attempt a key is in flight here, and what it is at.
-    Find(MessageKey, Sender<Option<(u32, &'static str)>>),
-    /// Stop taking because somebody said so, or go on.
-    Pause(Option<Pause>),
-    /// Stop taking, let running handlers finish until then, give back the rest, end.
-    Drain(Instant),
-    /// End running handlers now; what is finished is still recorded.
-    Hurry,
-}
-
-/// A job's answer to [`Command::Inspect`].
-#[derive(Debug)]
-pub struct Inspection {
-    /// For `status`.
-    pub report: report::Job,
-    /// Its connection; absent while there is none.
-    pub link: Option<LinkReport>,
-    /// One sentence each.
-    pub problems: Vec<String>,
-}
-
-/// A job's connection.
-#[derive(Debug)]
-pub struct LinkReport {
-    /// `host:port`
-    pub host: String,
-    /// Virtual host.
-    pub vhost: String,
-    /// Product and version.
-    pub server: String,
-}
-
-/// What a job needs from the daemon.
-pub struct Wiring {
-    /// `[broker]`
-    pub broker: Arc<config::Broker>,
-    /// The job's number in the store.
-    pub id: JobId,
-    /// Its own look at the store.
-    pub reader: Reader,
-    /// Whether it was paused by hand before.
-    pub pause: Option<Pause>,
-    /// To the recorder.
-    pub recorder: Sender<Request>,
-    /// To the publisher.
-    pub publisher: Sender<PublishRequest>,
-    /// This host's name, for dead letters.
-    pub host: String,
-    /// Ticks at each turn of the loop, for the watchdog.
-    pub beat: Box<dyn Fn() + Send>,
-    /// Dropped when the thread ends.
-    pub alive: Box<dyn Send>,
-}
-
-/// A running job thread.
-#[derive(Debug)]
-pub struct JobHandle {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its number in the store.
-    pub id: JobId,
-    /// Bounded; senders give up after a while.
-    pub commands: Sender<Command>,
-    /// Joins when the job has drained.
-    pub thread: JoinHandle<()>,
-}
-
-/// Starts the thread `job:<name>` and its workers.
-pub fn spawn(config: config::Job, wiring: Wiring) -> std::io::Result<JobHandle> {
-    let (name, id) = (Arc::clone(&config.name), wiring.id);
-    // Commands are rare: a few inspections at once, a drain, a hurry.
-    let (commands, inbox) = crossbeam_channel::bounded(16);
-    let workers = Workers::spawn(&config)?;
-    let job = Job::new(config, wiring, workers, inbox);
-    let thread = std::thread::Builder::new().name(format!("job:{name}")).spawn(move || {
-        background::enter();
-        job.run();
-    })?;
-    Ok(JobHandle { name, id, commands, thread })
-}
+/// Messages that one job may have at the publisher; the reply channel has room for all of them.
+pub const CREDIT: usize = 256;
 
 /// Everything that can happen to a job.
 enum Event {
     /// The session has something to say.
     Session,
-    Finished(Finished),
+    Finished(Vec<Finished>),
     Committed(Committed),
     Published(Published),
     Command(Command),
@@ -182,10 +99,13 @@ struct Job {
 
     machine: InFlight,
     schedule: Schedule,
+    /// Since when a batch that is not full waits for more tasks.
+    lingering: Option<Instant>,
     gate: Gate,
     /// Paused by hand.
     pause: Option<Pause>,
     subscriptions: Subscriptions,
+    prefetch: Prefetch,
     linking: Linking,
 
     /// What the next batch for the recorder will hold, and whether one is under way.
@@ -194,8 +114,8 @@ struct Job {
     recording: bool,
     /// With `in_doubt = "dead"`: what starts once that is recorded, in the next batch and in the one under way, and what was
     /// to start and did not run.
-    starts: Vec<Ticket>,
-    starting: Vec<Ticket>,
+    starts: Vec<Vec<Ticket>>,
+    starting: Vec<Vec<Ticket>>,
     unstarted: Vec<Attempt>,
     /// The marks of the one under way.
     marking: Vec<Mark>,
@@ -204,9 +124,11 @@ struct Job {
     proofs: Sender<Committed>,
     committed: Receiver<Committed>,
 
-    /// Copies that wait for credit, how many are at the publisher, and those that the broker refused.
-    copies: VecDeque<Copy>,
+    /// What waits for credit, how much is at the publisher, and the copies that the broker refused.
+    outbox: VecDeque<(Ticket, Outgoing)>,
     publishing: usize,
+    /// What must be confirmed before its attempt is recorded.
+    owed: HashMap<Ticket, Owed>,
     refused: Vec<Ticket>,
     refused_until: Option<Instant>,
     /// Why copies are refused, for `status`; until none is left.
@@ -234,18 +156,15 @@ impl Job {
         let now = Instant::now();
         // One batch at a time, so one proof at a time.
         let (proofs, committed) = crossbeam_channel::bounded(1);
-        let (confirms, published) = crossbeam_channel::bounded(COPY_CREDIT);
+        let (confirms, published) = crossbeam_channel::bounded(CREDIT);
         let facts = CopyFacts {
             job: Arc::clone(&config.name),
             queues: config.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             dead_letter: Arc::clone(&config.dead_letter.queue),
             host: wiring.host.clone(),
         };
-        // Acks must be sent well before the prefetch is used up, or the broker would pause for them. What runs takes its
-        // part of it; of the rest, half may wait for its ack while the other half waits to run.
-        let spare = usize::from(config.prefetch).saturating_sub(config.concurrency);
-        let batch = config.ack.batch.min(spare.div_ceil(2).max(1));
-        let policy = AckPolicy { batch, interval: config.ack.interval };
+        let prefetch = Prefetch::new(&config, now);
+        let policy = prefetch::ack_policy(&config, prefetch.get());
         Self {
             facts,
             commands,
@@ -253,8 +172,10 @@ impl Job {
             phase: Phase::Working,
             machine: InFlight::new(config.queues.len(), policy),
             schedule: Schedule::new(config.order, config.queues.iter().map(|queue| queue.weight)),
+            lingering: None,
             gate: Gate::new(config.kill_switch, now),
             subscriptions: Subscriptions::new(config.queues.len(), wiring.broker.reconnect),
+            prefetch,
             linking: Linking::new(&wiring.broker),
             records: Vec::new(),
             marks: Vec::new(),
@@ -267,8 +188,9 @@ impl Job {
             deaf_until: now,
             proofs,
             committed,
-            copies: VecDeque::new(),
+            outbox: VecDeque::new(),
             publishing: 0,
+            owed: HashMap::new(),
             refused: Vec::new(),
             refused_until: None,
             refusal: None,
@@ -347,7 +269,7 @@ impl Job {
         let event = match ready {
             Err(_) => None,
             Ok(0) => self.commands.try_recv().ok().map(Event::Command),
-            Ok(1) => self.workers.finished.try_recv().ok().map(Event::Finished),
+            Ok(1) => self.workers.take_finished().map(Event::Finished),
             Ok(2) => self.committed.try_recv().ok().map(Event::Committed),
             Ok(3) => self.published.try_recv().ok().map(Event::Published),
             Ok(4) => self.linking.linked().try_recv().ok().map(Event::Linked),
@@ -360,10 +282,7 @@ impl Job {
     /// wait a moment too: then many are taken in one go, with one wake-up, one read transaction and one next batch. That
     /// halves the cost of a message in a full flow.
     fn listens(&self) -> bool {
-        let idle = match self.config.handler {
-            config::Handler::Discard => false,
-            config::Handler::Command(_) => self.busy() < self.config.concurrency,
-        };
+        let idle = self.config.handler.has_workers() && self.room() > 0;
         idle || !self.recording || self.now >= self.deaf_until
     }
 
@@ -378,7 +297,8 @@ impl Job {
             if connected { [self.machine.ack_deadline(), self.subscriptions.deadline()] } else { [None, None] };
         let link = if self.phase == Phase::Working && !connected { self.linking.deadline() } else { None };
         let deaf = Some(self.deaf_until).filter(|at| connected && self.recording && *at > now);
-        let always = [Some(now + TICK), deaf, drain, link, self.gate.deadline(), self.refused_until];
+        let linger = self.lingering.map(|since| since + self.config.handler.linger());
+        let always = [Some(now + TICK), deaf, drain, linger, link, self.gate.deadline(), self.refused_until];
         // A deadline that has passed and changed nothing must not make the loop spin: it waits at least a millisecond.
         let soonest = always.into_iter().chain(only_connected).flatten().min();
         soonest.map_or(now + TICK, |at| at.max(now + Duration::from_millis(1)))
@@ -388,7 +308,12 @@ impl Job {
         match event {
             Event::Session => session.map_or(Ok(()), |session| self.on_session(session)),
             Event::Finished(finished) => {
-                self.on_finished(finished);
+                if let Some(Finished { ran, .. }) = finished.first() {
+                    self.prefetch.served(*ran, finished.len());
+                }
+                for finished in finished {
+                    self.on_finished(finished);
+                }
                 Ok(())
             }
             Event::Committed(committed) => {

@@ -9,6 +9,7 @@ mod config;
 mod control;
 mod daemon;
 mod deadletters;
+mod encoding;
 mod failpoint;
 mod handler;
 #[cfg(test)]
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
             cli::dead::dead(&config, command, &mut out)
         }
+        Command::Call(args) => cli::call::call(&load(&path)?, args, &mut out),
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
     }
 }

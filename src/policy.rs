@@ -10,7 +10,10 @@ pub mod backoff;
 pub mod gate;
 pub mod inflight;
 pub mod kill_switch;
+pub mod prefetch;
+pub mod reply;
 pub mod retry;
+pub mod route;
 pub mod schedule;
 pub mod topology;
 

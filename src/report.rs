@@ -78,6 +78,15 @@ pub struct Job {
     /// Whether it was paused by hand.
     #[serde(default)]
     pub paused: Option<Paused>,
+    /// Unacknowledged messages that each queue may have here: the value in force.
+    #[serde(default)]
+    pub prefetch: u16,
+    /// Whether that is measured (`prefetch = "auto"`).
+    #[serde(default)]
+    pub prefetch_auto: bool,
+    /// When the handler of a job that paused itself is probed next, Unix milliseconds.
+    #[serde(default)]
+    pub probe_ms: Option<i64>,
     /// Attempts that were running when the last daemon died, with `in_doubt = "dead"`.
     #[serde(default)]
     pub in_doubt: usize,

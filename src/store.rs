@@ -179,7 +179,7 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
     // Or a statement is planned anew whenever its parameters change, in case they deserve a plan of their own.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Kibibytes of page cache: the ends of the tables, where everything is written, and room for the steps of a failure.
-    connection.pragma_update(None, "cache_size", -4096)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
     // Another process may hold the file for a moment (a backup, a shell).
     connection.busy_timeout(std::time::Duration::from_secs(10))
 }

@@ -185,6 +185,8 @@ pub struct Task {
     pub first_seen: UnixMillis,
     /// When it arrived here.
     pub received: Instant,
+    /// For a request to a job that replies: when nobody waits for the answer any more.
+    pub deadline: Option<UnixMillis>,
     /// Why it must be dead-lettered without a run.
     pub unfit: Option<Failure>,
     /// The message itself.
@@ -210,11 +212,13 @@ pub enum ErrorClass {
     NoKey,
     /// The daemon or the machine died while the attempt ran, and the job says that it must not run again.
     InDoubt,
+    /// The message is a request, and nobody waits for its answer any more.
+    Expired,
 }
 
 impl ErrorClass {
     /// All classes, for tests and tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Failed,
         Self::Rejected,
         Self::Timeout,
@@ -223,6 +227,7 @@ impl ErrorClass {
         Self::Undecodable,
         Self::NoKey,
         Self::InDoubt,
+        Self::Expired,
     ];
 
     /// The wire and display form.
@@ -236,6 +241,7 @@ impl ErrorClass {
             Self::Undecodable => "undecodable",
             Self::NoKey => "no-key",
             Self::InDoubt => "in-doubt",
+            Self::Expired => "expired",
         }
     }
 
@@ -265,8 +271,46 @@ pub enum Outcome {
     Dead(Failure),
     /// The handler is broken, not the message: it costs no attempt, and the job pauses.
     Broken(String),
-    /// We ended the run ourselves (shutdown): it costs no attempt, and the message goes back.
-    Interrupted,
+    /// The run was ended, or never begun, for a reason that is not the message's: it costs no attempt, and the message goes
+    /// back. The reason begins with what was ended.
+    Interrupted(&'static str),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// What a handler said of one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How its process ended, where one ended.
+    pub exit: Option<Exit>,
+    /// What to send to the message's `reply_to`, where the job replies.
+    pub reply: Option<Reply>,
+    /// With [`Outcome::Retry`]: how long to wait, where the handler said so; as it said, unbounded.
+    pub delay: Option<Duration>,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, exit: None, reply: None, delay: None }
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Its body.
+    pub body: Vec<u8>,
+    /// MIME type of the body, where it is known.
+    pub content_type: Option<String>,
 }
 
 /// What a failed attempt demands: the copy's destination, decided once and stored, so that a redelivery after a
@@ -308,6 +352,8 @@ pub struct Record {
     pub at: UnixMillis,
     /// How long it ran; zero where it did not.
     pub ran: Duration,
+    /// How its process ended, where one ended.
+    pub exit: Option<Exit>,
     /// When the message was first seen by any worker.
     pub first_seen: UnixMillis,
 }

@@ -130,7 +130,7 @@ impl<T> Line<T> {
         let publish = Publish {
             body: outgoing.body.bytes(),
             routing_key: outgoing.routing_key.clone(),
-            mandatory: true,
+            mandatory: outgoing.is_mandatory(),
             immediate: false,
             properties: to_amqp(&outgoing.properties),
         };

@@ -21,7 +21,7 @@ pub struct Outgoing {
 /// Where the bytes of a body live. Neither kind is copied before it is sent.
 #[derive(Debug, Clone)]
 pub enum Body {
-    /// The body of a task that failed.
+    /// The body of a task.
     Task(Arc<Task>),
     /// Bytes of their own.
     Bytes(Arc<[u8]>),
@@ -42,7 +42,16 @@ const SHORT: usize = 255;
 /// Bytes around the properties in a content header frame: the frame's own 8, class, weight, body size, property flags.
 const HEADER_FRAME: usize = 8 + 2 + 2 + 8 + 2;
 
+/// How the name of a queue begins that stands for the connection of somebody who waits for a reply.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
+
 impl Outgoing {
+    /// Whether the broker must give the message back where no queue takes it. A reply straight to its caller is for no queue
+    /// at all: RabbitMQ would give every one back (its guide on direct reply-to says so).
+    pub(super) fn is_mandatory(&self) -> bool {
+        !(self.exchange.is_empty() && self.routing_key.starts_with(DIRECT_REPLY))
+    }
+
     /// Whether the message fits into frames. One that does not would cost the whole connection: the library writes the
     /// length of a short text modulo 256, and the broker hangs up on a content header that is larger than a frame.
     ///

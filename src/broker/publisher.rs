@@ -1,4 +1,4 @@
-//! The thread that publishes the copies of failed attempts.
+//! The thread that publishes what jobs owe: the copies of failed attempts, forwarded messages, replies.
 //!
 //! It owns its own connection, and all that is unconfirmed on it. It waits on one `select!`:
 //!
@@ -27,11 +27,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
 use super::error::BrokerError;
 use super::line::Line;
-use super::outgoing::{Body, Outgoing};
+use super::outgoing::Outgoing;
 use super::uplink::Uplink;
 use crate::config;
-use crate::policy::topology;
-use crate::task::{Copy, Ticket};
+use crate::task::Ticket;
 
 /// Unconfirmed publishes at a time: enough to fill the way to a broker and back.
 const MAX_UNCONFIRMED: usize = 256;
@@ -39,22 +38,24 @@ const MAX_UNCONFIRMED: usize = 256;
 /// The longest wait for anything to happen.
 const TICK: Duration = Duration::from_secs(2);
 
-/// A copy to publish, and where the answer goes.
+/// A message to publish, and where the answer goes.
 #[derive(Debug)]
 pub struct PublishRequest {
-    /// The copy.
-    pub copy: Copy,
+    /// The in-flight entry that waits for the answer.
+    pub ticket: Ticket,
+    /// The message.
+    pub message: Outgoing,
     /// Gets exactly one answer for each request. The publisher never waits for it: the job bounds this channel by the number
     /// of copies that it has under way, and an answer that finds it full is lost.
     pub reply: Sender<Published>,
 }
 
-/// The broker's verdict on one copy.
+/// The broker's verdict on one message.
 #[derive(Debug)]
 pub struct Published {
-    /// The copy's in-flight entry.
+    /// Its in-flight entry.
     pub ticket: Ticket,
-    /// The error is a sentence for people. The copy is then in no queue, or in rare cases (see `Window`) may be in one.
+    /// The error is a sentence for people. The message is then in no queue, or in rare cases (see `Window`) may be in one.
     pub result: Result<(), String>,
 }
 
@@ -69,15 +70,15 @@ pub struct PublisherReport {
     pub reconnects: u64,
     /// `host:port`, while connected.
     pub host: Option<String>,
-    /// Copies that were taken from the requests and are not answered yet.
+    /// Messages that were taken from the requests and are not answered yet.
     pub unconfirmed: usize,
-    /// The last failure of a connection or of a copy; stays when things are well again.
+    /// The last failure of a connection or of a message; stays when things are well again.
     pub last_error: Option<String>,
 }
 
 /// The running publisher.
 pub struct Publisher {
-    /// Copies to publish. Bounded; use `try_send`.
+    /// Messages to publish. Bounded; use `try_send`.
     pub requests: Sender<PublishRequest>,
     /// Asks for a report; the answer is sent with `try_send`, so bring a channel with room for one.
     pub inspect: Sender<Sender<PublisherReport>>,
@@ -145,7 +146,7 @@ impl Order {
     fn answer(self, result: Result<(), String>) {
         let Self { ticket, reply, .. } = self;
         if reply.try_send(Published { ticket, result }).is_err() {
-            log::warn!("the answer for a published copy ({ticket:?}) was not taken by its job");
+            log::warn!("the answer for a published message ({ticket:?}) was not taken by its job");
         }
     }
 }
@@ -256,13 +257,11 @@ impl Worker {
     }
 
     fn on_request(&mut self, request: PublishRequest) {
-        let PublishRequest { copy, reply } = request;
-        let (exchange, routing_key) = topology::route(&copy.to);
-        let outgoing = Outgoing { exchange, routing_key, properties: copy.properties, body: Body::Task(copy.task) };
-        let order = Order { ticket: copy.ticket, reply, suspect: false };
-        match outgoing.check() {
-            Ok(()) => self.backlog.push_back((outgoing, order)),
-            Err(why) => self.fail(order, format!("the copy cannot be sent: {why}")),
+        let PublishRequest { ticket, message, reply } = request;
+        let order = Order { ticket, reply, suspect: false };
+        match message.check() {
+            Ok(()) => self.backlog.push_back((message, order)),
+            Err(why) => self.fail(order, format!("the message cannot be sent: {why}")),
         }
     }
 

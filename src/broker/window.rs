@@ -120,7 +120,7 @@ impl<T> Window<T> {
     }
 }
 
-fn unroutable(came: &Return) -> String {
+pub(super) fn unroutable(came: &Return) -> String {
     let key = &came.routing_key;
     if came.exchange.is_empty() {
         format!("queue {key:?} does not exist")

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::{self, Handler, Job, Loaded, Report, Retry, show_duration};
+use crate::config::{self, Forward, Handler, Job, Loaded, Prefetch, Report, Retry, Target, When, show_duration};
 use crate::policy::retry;
 
 /// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
@@ -76,7 +76,9 @@ fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     for job in jobs {
         writeln!(out, "  job {}", describe(job))?;
         match &job.handler {
-            Handler::Command(_) => writeln!(out, "    {}", retry_plan(&job.retry))?,
+            Handler::Command(_) | Handler::Worker(_) | Handler::Http(_) | Handler::Forward(_) => {
+                writeln!(out, "    {}", retry_plan(&job.retry))?;
+            }
             // It does not fail.
             Handler::Discard => {}
         }
@@ -92,20 +94,53 @@ fn count(number: usize, noun: &str) -> String {
 /// One line about a job.
 fn describe(job: &Job) -> String {
     let disabled = if job.enabled { "" } else { " (disabled)" };
-    let handler = match &job.handler {
-        // Arguments stay out: they may hold secrets.
-        Handler::Command(command) => command.argv.first().map_or("", String::as_str),
-        Handler::Discard => "discard",
-    };
     let queues: Vec<&str> = job.queues.iter().map(|queue| &*queue.name).collect();
+    let prefetch = match job.prefetch {
+        Prefetch::Fixed(prefetch) => prefetch.to_string(),
+        Prefetch::Auto => "auto".to_owned(),
+    };
+    let replies = if job.reply { ", replies" } else { "" };
     format!(
-        "{}{disabled}: {} -> {handler}, concurrency {}, prefetch {}, dead letters to {}",
+        "{}{disabled}: {} -> {}{replies}, concurrency {}, prefetch {prefetch}, dead letters to {}",
         job.name,
         queues.join(", "),
+        describe_handler(&job.handler),
         job.concurrency,
-        job.prefetch,
         job.dead_letter.queue,
     )
+}
+
+/// Arguments, and the path and query of a URL, stay out: they may hold secrets.
+fn describe_handler(handler: &Handler) -> String {
+    match handler {
+        Handler::Command(command) => command.argv.first().cloned().unwrap_or_default(),
+        Handler::Worker(worker) => {
+            let program = worker.program.argv.first().map_or("", String::as_str);
+            let batches = if worker.batch > 1 { format!(" in batches of {}", worker.batch) } else { String::new() };
+            format!("worker {program}{batches}")
+        }
+        Handler::Http(http) => format!("POST to {}", http.origin()),
+        Handler::Forward(forward) => describe_forward(forward),
+        Handler::Discard => "discard".to_owned(),
+    }
+}
+
+fn describe_forward(forward: &Forward) -> String {
+    if let [route] = &forward.routes[..]
+        && route.when == When::Always
+    {
+        return format!("forward to {}", describe_target(&route.to));
+    }
+    let otherwise = forward.otherwise.as_ref().map_or("dead".to_owned(), describe_target);
+    format!("forward by {}, otherwise {otherwise}", count(forward.routes.len(), "route"))
+}
+
+fn describe_target(target: &Target) -> String {
+    let Target { exchange, routing_key } = target;
+    if exchange.literal().as_deref() == Some("") {
+        return routing_key.to_string();
+    }
+    format!("exchange {exchange} with key {routing_key}")
 }
 
 /// How often a message runs that always fails, and when: what a mistake in `retry` would cost.
@@ -176,6 +211,38 @@ ok: 1 file, 2 jobs, 3 queues
     }
 
     #[test]
+    fn every_kind_of_handler_has_its_line_without_secrets() {
+        let handlers = [
+            ("worker = [\"python3\", \"secret.py\"]", "worker python3, concurrency 4, prefetch 8,"),
+            ("worker = [\"a\"]\nbatch = 50", "worker a in batches of 50, concurrency 4, prefetch 400,"),
+            ("http = \"https://example.org:8443/secret\"", "POST to https://example.org:8443, concurrency 4"),
+            ("http = \"https://example.org?secret\"", "POST to https://example.org, concurrency 4"),
+            ("forward = { routing_key = \"x.{type}\" }", "forward to x.{type}, concurrency 4, prefetch 200,"),
+            ("forward = { exchange = \"{{e\" }", "forward to exchange {{e with key {routing_key}, concurrency"),
+            (
+                "forward = { routes = [{ match = \"#\", routing_key = \"a\" }] }",
+                "forward by 1 route, otherwise dead, concurrency",
+            ),
+            (
+                "forward = { routes = [{ header = \"a\", exchange = \"e\" }], otherwise = { routing_key = \"o\" } }",
+                "forward by 1 route, otherwise o, concurrency",
+            ),
+        ];
+        for (handler, expect) in handlers {
+            let text =
+                format!("[broker]\nurls = [\"amqp://h\"]\n[jobs.j]\nqueue = \"q\"\n[jobs.j.handler]\n{handler}\n");
+            let (code, out, err) = run(&text, PLAIN);
+            assert_eq!((code, &*err), (0, ""), "{handler}");
+            assert!(out.contains(&format!("  job j: q -> {expect}")), "{handler}\n{out}");
+            assert!(!out.contains("secret"), "{out}");
+        }
+        let text = "[broker]\nurls = [\"amqp://h\"]\n[jobs.j]\nqueue = \"q\"\nreply = true\nprefetch = \"auto\"\n\
+                    handler.worker = [\"a\"]\n";
+        let (_, out, _) = run(text, PLAIN);
+        assert!(out.contains("-> worker a, replies, concurrency 4, prefetch auto, dead"), "{out}");
+    }
+
+    #[test]
     fn a_retry_plan_counts_every_run() {
         let policy = |max_attempts, max_crashes, jitter| Retry {
             max_attempts,
@@ -224,12 +291,13 @@ ok: 1 file, 2 jobs, 3 queues
                 priority: 0,
                 first_seen: UnixMillis(0),
                 received: Instant::now(),
+                deadline: None,
                 unfit: None,
                 message: Message::default(),
             };
             crashes += u32::from(class == ErrorClass::Crashed);
             let failure = Failure { class, error: String::new() };
-            match retry::judge_retry(&policy, &task, failure, 0.5, UnixMillis(0)).demand {
+            match retry::judge_retry(&policy, &task, failure, None, 0.5, UnixMillis(0)).demand {
                 Demand::Retry { .. } => {}
                 Demand::Dead => break runs,
             }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::store::{Ended, History, Life, StoreError};
-use crate::task::{MessageKey, UnixMillis};
+use crate::task::{Exit, MessageKey, UnixMillis};
 
 /// What the store knows of a key in a job; nothing where there is no store yet.
 pub fn read(config: &Config, job: &str, key: &MessageKey) -> Result<Life, StoreError> {
@@ -22,13 +22,16 @@ pub fn lines(life: &Life) -> String {
     let mut text = String::new();
     for ended in &life.ended {
         let ran = span(ended.ran);
-        let _ = write!(text, "  attempt {:<3} {}  ran {ran}  ", ended.attempt, time(started(ended)));
+        let Ended { attempt, host, .. } = ended;
+        let _ = write!(text, "  attempt {attempt:<3} {}  ran {ran} on {host}  ", time(started(ended)));
         let _ = match &ended.failure {
-            None => writeln!(text, "done"),
+            None => {
+                writeln!(text, "done{}", ended.exit.map_or_else(String::new, |exit| format!(" ({})", exit_text(exit))))
+            }
             Some(told) => {
                 let next = told.delay.map_or_else(|| "dead".to_owned(), |delay| format!("again in {}", span(delay)));
                 let error = told.error.escape_debug();
-                writeln!(text, "{} on {}, {next}: {error}", told.class, told.host)
+                writeln!(text, "{}, {next}: {error}", told.class)
             }
         };
     }
@@ -46,12 +49,37 @@ pub fn objects(life: &Life) -> Vec<Value> {
             "ended_ms": ended.at.0,
             "ran_ms": u64::try_from(ended.ran.as_millis()).unwrap_or(u64::MAX),
             "error": told.map(|told| &told.error),
-            "host": told.map(|told| &told.host),
+            "exit_code": exit_code(ended.exit),
+            "signal": signal(ended.exit),
+            "host": ended.host,
             "retry_after_s": told.and_then(|told| told.delay).map(|delay| delay.as_secs()),
             "confirmed": told.map(|told| told.confirmed),
         })
     };
     life.ended.iter().map(object).collect()
+}
+
+fn exit_code(exit: Option<Exit>) -> Option<i32> {
+    match exit? {
+        Exit::Code(code) => Some(code),
+        Exit::Signal(_) => None,
+    }
+}
+
+fn signal(exit: Option<Exit>) -> Option<String> {
+    match exit? {
+        Exit::Code(_) => None,
+        Exit::Signal(signal) => {
+            Some(signal_hook::low_level::signal_name(signal).map_or_else(|| signal.to_string(), str::to_owned))
+        }
+    }
+}
+
+fn exit_text(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit status {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+    }
 }
 
 /// When any worker saw the message first.

@@ -8,12 +8,14 @@ use crate::broker::oneshot::{self, PublishError};
 use crate::broker::{Body, BrokerError, Outgoing};
 use crate::cli::{Exit, Failure, Publish};
 use crate::config::Config;
+use crate::encoding::Encoding;
 use crate::policy::topology;
 use crate::task::{Destination, HeaderValue, Properties};
 
 /// Publishes and prints how many messages the broker confirmed.
 pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -> Result<Exit, Failure> {
-    let body: Arc<[u8]> = read_body(args.file.as_deref())?.into();
+    let encoding = encoding(args);
+    let body: Arc<[u8]> = encode(encoding, read_body(args.file.as_deref())?)?.into();
     let queue: Arc<str> = args.queue.as_str().into();
     let (exchange, routing_key) = match (&args.exchange, &args.routing_key, args.delay) {
         (Some(exchange), Some(key), _) => (exchange.clone(), key.clone()),
@@ -23,7 +25,7 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
     let messages = (1..=args.count).map(|n| Outgoing {
         exchange: exchange.clone(),
         routing_key: routing_key.clone(),
-        properties: properties(args, n),
+        properties: properties(args, encoding, n),
         body: Body::Bytes(Arc::clone(&body)),
     });
     if args.delay.is_some() {
@@ -44,7 +46,7 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
 }
 
 /// A queue that is missing is the caller's affair; everything else is the broker's.
-fn exit(error: &BrokerError) -> Exit {
+pub fn exit(error: &BrokerError) -> Exit {
     match error {
         BrokerError::Topology { .. } => Exit::Failed,
         BrokerError::Unreachable { .. }
@@ -54,7 +56,7 @@ fn exit(error: &BrokerError) -> Exit {
     }
 }
 
-fn properties(args: &Publish, n: u64) -> Properties {
+fn properties(args: &Publish, encoding: Option<Encoding>, n: u64) -> Properties {
     let id = match &args.id {
         Some(id) if args.count > 1 => format!("{id}-{n}"),
         Some(id) => id.clone(),
@@ -67,12 +69,26 @@ fn properties(args: &Publish, n: u64) -> Properties {
         delivery_mode: Some(2),
         priority: args.priority,
         content_type: args.content_type.clone(),
+        content_encoding: encoding.map(|encoding| encoding.name().to_owned()),
         headers: headers.collect(),
         ..Properties::default()
     }
 }
 
-fn read_body(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+/// Of the two flags the command line allows one.
+fn encoding(args: &Publish) -> Option<Encoding> {
+    let gzip = args.gzip.then_some(Encoding::Gzip);
+    gzip.or(args.zstd.then_some(Encoding::Zstd))
+}
+
+fn encode(encoding: Option<Encoding>, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    let Some(encoding) = encoding else { return Ok(body) };
+    let failed = |error| Failure::new(Exit::Failed, format!("cannot compress the body: {error}"));
+    encoding.encode(&body).map_err(failed)
+}
+
+/// The body of a message: a file's content, or what comes on standard input where its name is `-`.
+pub fn read_body(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     let read = match file {
         None => Ok(0),

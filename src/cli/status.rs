@@ -106,6 +106,9 @@ fn details(text: &mut String, status: &Status) {
             };
             lines.push(job.queues.iter().map(queue).collect::<Vec<_>>().join(", "));
         }
+        if job.prefetch_auto {
+            lines.push(format!("prefetch {} by measurement", number(job.prefetch.into())));
+        }
         if job.in_doubt > 0 {
             let what = if job.in_doubt == 1 { "attempt was" } else { "attempts were" };
             lines.push(format!("{} {what} in doubt when the daemon started", number(job.in_doubt as u64)));

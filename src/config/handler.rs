@@ -1,122 +1,109 @@
-//! `[jobs.NAME.handler]`: exactly one kind, and the keys that belong to it.
+//! `[jobs.NAME.handler]`: exactly one kind, and the keys that belong to it. One file a kind reads what is its own.
 
-use std::collections::BTreeMap;
+mod forward;
+mod http;
+mod program;
+mod worker;
 
-use super::general::{ABOVE_ZERO, ANY};
-use super::item::{Item, Limits};
+use super::item::Item;
 use super::mask;
+use super::queue::Queues;
 use super::section::Section;
 use super::shape;
-use super::value::{LONGEST, secs};
-use super::{Command, Handler};
+use super::{Command, Handler, Http, Worker};
 
-/// Keys of a `command` handler beside `command` itself.
-const COMMAND_KEYS: [&str; 4] = ["timeout", "kill_grace", "env", "cwd"];
-/// RabbitMQ's `consumer_timeout` by default: it closes the channel of a consumer that takes longer for an ack.
-const CONSUMER_TIMEOUT: Limits = Limits::new(secs(1_800), LONGEST);
+/// The kinds, each named by its key.
+const KINDS: &str = "command, worker, http, forward, discard";
+/// The keys beside those, and the kinds that have them.
+const BELONGS: [(&str, &[&str]); 12] = [
+    ("timeout", &["command", "worker", "http"]),
+    ("kill_grace", &["command", "worker"]),
+    ("env", &["command", "worker"]),
+    ("cwd", &["command", "worker"]),
+    ("batch", &["worker"]),
+    ("linger", &["worker"]),
+    ("max_tasks", &["worker"]),
+    ("max_memory", &["worker"]),
+    ("max_age", &["worker"]),
+    ("headers", &["http"]),
+    ("secret_file", &["http"]),
+    ("ca_file", &["http"]),
+];
 
-/// Reads the handler of a job; `None` where it cannot be said which it is, which is noted.
-pub fn read(job: &Section<'_>, name: &str) -> Option<Handler> {
+/// Reads the handler of a job; `None` where it cannot be said which it is, which is noted. `queues`: those of the job.
+pub fn read(job: &Section<'_>, name: &str, queues: &Queues) -> Option<Handler> {
     let section = job.section("handler", &shape::HANDLER);
-    let (command, discard) = (section.item("command"), section.item("discard"));
-    let settings = settings(&section);
-    if let Some(item) = &discard
-        && item.boolean() == Some(false)
-    {
-        item.reader().error(item.place, "`discard` cannot be false", "write discard = true, or remove the key");
-    }
-    match (command, discard) {
-        (None, None) if section.good => {
+    let mut found = kinds(&section, queues);
+    found.sort_by_key(|(item, _)| item.key_place);
+    let mut found = found.into_iter();
+    let Some((first, handler)) = found.next() else {
+        if section.good {
             let help = format!(
-                "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or discard = true",
+                "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or another of: {KINDS}",
                 mask::quote(name)
             );
             job.reader().missing(section.place, "this job has no handler", help);
-            None
         }
-        (None, None) => None,
-        (Some(command), Some(discard)) => {
-            let mut keys = [command, discard].map(|item| (item.key_place, item.name()));
-            keys.sort();
-            let [(first, _), (second, name)] = keys;
-            let help = "a job has exactly one of: command, discard";
-            job.reader().clash(second, format!("{name} is a second handler"), help, (first, "the first stands here"));
-            argv(&command);
-            None
-        }
-        (Some(item), None) => Some(Handler::Command(Command { argv: argv(&item)?, ..settings })),
-        (None, Some(_)) => {
-            for item in COMMAND_KEYS.iter().filter_map(|key| section.item(key)) {
-                let message = format!("a `discard` handler has no {}", item.name());
-                item.reader().error(item.key_place, message, "remove it: it belongs to a `command` handler");
-            }
-            Some(Handler::Discard)
-        }
-    }
-}
-
-/// What stands beside `command`; read whatever the handler is, so that each error is found at once.
-fn settings(section: &Section<'_>) -> Command {
-    let timeout = section.get("timeout", secs(30), |item| item.duration(ABOVE_ZERO));
-    if let Some(place) = timeout.at.filter(|_| timeout.good && CONSUMER_TIMEOUT.allow(timeout.value)) {
-        let help = "by default RabbitMQ closes the channel of a consumer that has not acknowledged for 30 minutes; \
-                    raise its consumer_timeout, or stay below it";
-        section.reader().warn(place, "this handler may run longer than RabbitMQ waits for it", help);
-    }
-    Command {
-        argv: Vec::new(),
-        timeout: timeout.value,
-        kill_grace: section.get("kill_grace", secs(5), |item| item.duration(ANY)).value,
-        env: section.get("env", BTreeMap::new(), environment).value,
-        cwd: section.get("cwd", None, |item| item.path().map(Some)).value,
-    }
-}
-
-fn argv(item: &Item<'_>) -> Option<Vec<String>> {
-    if let Some(line) = item.value().as_str() {
-        return item.wrong_type("an array", &as_array(line));
-    }
-    let items = item.array("[\"PROGRAM\", \"ARGUMENT\"]")?;
-    let Some((program, arguments)) = items.split_first() else {
-        return item.error("`command` is empty", "write [\"PROGRAM\", \"ARGUMENT\"]");
+        return None;
     };
-    let program = program.program();
-    let arguments: Vec<_> = arguments.iter().map(without_nul).collect();
-    let whole: Option<Vec<String>> = std::iter::once(program).chain(arguments).collect();
-    whole
-}
-
-/// How to write a command line as an array: exact where no shell would do more than split it.
-fn as_array(line: &str) -> String {
-    let line = mask::quote(line);
-    let plain = |c: char| c.is_alphanumeric() || " ./_-+=:,@%".contains(c);
-    if line.trim().is_empty() || !line.chars().all(plain) {
-        return "write [\"PROGRAM\", \"ARGUMENT\"]; for a shell write [\"sh\", \"-c\", \"...\"]".to_owned();
+    let mut only = true;
+    for (second, _) in found {
+        let message = format!("{} is a second handler", second.name());
+        let also = (first.key_place, "the first stands here");
+        job.reader().clash(second.key_place, message, format!("a job has exactly one of: {KINDS}"), also);
+        only = false;
     }
-    let words: Vec<&str> = line.split_whitespace().collect();
-    format!("write {words:?}")
+    if only {
+        foreign_keys(&section, &first);
+    }
+    handler.filter(|_| only)
 }
 
-fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
-    let mut environment = BTreeMap::new();
-    for (name, value) in item.entries()? {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            let help = "the name of a variable is not empty and has no `=` and no NUL byte";
-            value.reader().error(value.key_place, "this is no name of a variable", help);
-        } else if name.starts_with("WARREND_") {
-            let help = "warrend sets the variables that begin with WARREND_: choose another name";
-            value.reader().error(value.key_place, "a variable cannot begin with WARREND_", help);
-        } else if let Some(value) = without_nul(&value) {
-            environment.insert(name.to_owned(), value);
+/// Every kind that the table names, with its key. All that stands in the table is read, whatever the kind, so that each
+/// error is found at once.
+fn kinds<'a>(section: &Section<'a>, queues: &Queues) -> Vec<(Item<'a>, Option<Handler>)> {
+    let settings = program::settings(section);
+    let limits = worker::limits(section);
+    let request = http::request(section, settings.timeout);
+    let mut found = Vec::new();
+    if let Some(item) = section.item("command") {
+        let argv = program::argv(&item);
+        found.push((item, argv.map(|argv| Handler::Command(Command { argv, ..settings.clone() }))));
+    }
+    if let Some(item) = section.item("worker") {
+        let argv = program::argv(&item);
+        let worker = |argv| Handler::Worker(Worker { program: Command { argv, ..settings }, ..limits });
+        found.push((item, argv.map(worker)));
+    }
+    if let Some(item) = section.item("http") {
+        let url = http::url(&item, section);
+        found.push((item, url.map(|url| Handler::Http(Http { url, ..request }))));
+    }
+    if let Some(item) = section.item("forward") {
+        found.push((item, forward::read(&item, queues).map(Handler::Forward)));
+    }
+    if let Some(item) = section.item("discard") {
+        let stands = item.boolean();
+        if stands == Some(false) {
+            item.reader().error(item.place, "`discard` cannot be false", "write discard = true, or remove the key");
+        }
+        found.push((item, stands.map(|_| Handler::Discard)));
+    }
+    found
+}
+
+/// Notes the keys that belong to another kind than the one that stands there.
+fn foreign_keys(section: &Section<'_>, kind: &Item<'_>) {
+    for (key, kinds) in BELONGS.iter().filter(|(_, kinds)| !kinds.contains(&kind.key())) {
+        if let Some(item) = section.item(key) {
+            let message = format!("{} {} handler has no {}", article(kind.key()), kind.name(), item.name());
+            let kinds: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
+            let help = format!("remove it: it belongs to a {} handler", kinds.join(" or "));
+            item.reader().error(item.key_place, message, help);
         }
     }
-    Some(environment)
 }
 
-fn without_nul(item: &Item<'_>) -> Option<String> {
-    let text = item.text()?.value;
-    if text.contains('\0') {
-        return item.error(format!("{} holds a NUL byte", item.name()), "remove it: the system ends strings there");
-    }
-    Some(text)
+fn article(kind: &str) -> &'static str {
+    if kind == "http" { "an" } else { "a" }
 }

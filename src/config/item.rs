@@ -108,6 +108,11 @@ impl<'a> Item<'a> {
         if self.in_array { format!("an entry of `{}`", self.name) } else { format!("`{}`", self.name) }
     }
 
+    /// Its key as the file has it.
+    pub fn key(&self) -> &'a str {
+        self.name
+    }
+
     /// The value itself.
     pub fn value(&self) -> &'a DeValue<'a> {
         self.value

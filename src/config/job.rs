@@ -13,7 +13,8 @@ use super::section::{Got, Section};
 use super::shape;
 use super::value::{days, millis, secs, show_duration};
 use super::{
-    Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Retry, Store,
+    Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Prefetch,
+    Retry, Store,
 };
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
@@ -50,9 +51,10 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     }
     let section = item.section(&shape::JOB)?;
     let orders = [("weighted", Order::Weighted), ("strict", Order::Strict)];
-    let Queues { queues, exchanges } = queue::read(&section, name);
+    let queues = queue::read(&section, name);
+    let handler = handler::read(&section, name, &queues);
+    let Queues { queues, exchanges } = queues;
     let (queues, queue_places): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
-    let handler = handler::read(&section, name);
     let (dead_letter, kept) = dead_letter(&section, name, &queues);
     let concurrency = section.get("concurrency", 4, |item| item.integer(1..=1024));
     let idempotency = idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store, &kept);
@@ -61,6 +63,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
         name: Arc::from(name),
         enabled: section.get("enabled", true, |item| item.boolean()).value,
         concurrency: concurrency.value,
+        reply: reply(&section, handler.as_ref()),
         prefetch: prefetch(&section, &handler, &concurrency, queues.len()),
         order: section.get("order", Order::Weighted, |item| item.choice(&orders)).value,
         max_body: section.get("max_body", 16 << 20, |item| item.size()).value,
@@ -76,25 +79,64 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     Some(Draft { job, place: section.place, queue_places, exchanges })
 }
 
-fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<usize>, queues: usize) -> u16 {
-    let default = match handler {
-        Some(Handler::Discard) => DISCARD_PREFETCH,
-        Some(Handler::Command(_)) | None => {
-            u16::try_from((2 * concurrency.value).min(MOST_PREFETCH)).expect("2000 fits 16 bits")
+fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<usize>, queues: usize) -> Prefetch {
+    let batch = handler.as_ref().map_or(1, Handler::batch);
+    let no_workers = handler.as_ref().is_some_and(|handler| !handler.has_workers());
+    let default = if no_workers {
+        DISCARD_PREFETCH
+    } else {
+        u16::try_from((2 * concurrency.value * batch).min(MOST_PREFETCH)).expect("2000 fits 16 bits")
+    };
+    let got = section.get("prefetch", Prefetch::Fixed(default), |item| number_or_auto(&item));
+    let fixed = match got.value {
+        Prefetch::Fixed(prefetch) => prefetch,
+        Prefetch::Auto if !no_workers => return Prefetch::Auto,
+        Prefetch::Auto => {
+            let place = got.at.unwrap_or(section.place);
+            let message = "`prefetch` has nothing to measure here: this handler has no workers to keep busy";
+            section.reader().warn(place, message, format!("leave the key out: the default is {DISCARD_PREFETCH}"));
+            return Prefetch::Fixed(DISCARD_PREFETCH);
         }
     };
-    let got = section.get("prefetch", default, |item| {
-        if item.value().as_integer().is_some_and(|integer| integer.as_str() == "0") {
-            let help =
-                "allowed: 1 to 65535; to RabbitMQ 0 is no limit, and a whole queue would come into memory at once";
-            return item.error("`prefetch` cannot be 0", help);
+    let (most, handlers) = (usize::from(fixed) * queues, concurrency.value);
+    if let Some(place) = got.at.filter(|_| got.both(concurrency) && queues > 0) {
+        let help = "raise it to `concurrency` x `batch` at least, or leave the key out";
+        if most < handlers {
+            let message = format!("this prefetch keeps at most {most} of {handlers} handlers busy");
+            section.reader().warn(place, message, help);
+        } else if most < handlers * batch {
+            let message = format!("this prefetch leaves the batches of {handlers} x {batch} with at most {most} tasks");
+            section.reader().warn(place, message, help);
         }
-        item.integer(1..=65_535)
-    });
-    let most = usize::from(got.value) * queues;
-    if let Some(place) = got.at.filter(|_| got.both(concurrency) && queues > 0 && most < concurrency.value) {
-        let message = format!("this prefetch keeps at most {most} of {} handlers busy", concurrency.value);
-        section.reader().warn(place, message, "raise it to `concurrency` at least, or leave the key out");
+    }
+    got.value
+}
+
+fn number_or_auto(item: &Item<'_>) -> Option<Prefetch> {
+    let allowed = "allowed: \"auto\", or a number from 1 to 65535 without quotes";
+    if item.value().is_str() {
+        let text = item.text()?;
+        if text.value == "auto" {
+            return Some(Prefetch::Auto);
+        }
+        let meant = shape::nearest(&text.value, &["auto"]);
+        let meant = meant.map_or_else(String::new, |meant| format!("did you mean \"{meant}\"? "));
+        return item.error(format!("`prefetch` cannot be \"{}\"", text.shown()), format!("{meant}{allowed}"));
+    }
+    if item.value().as_integer().is_some_and(|integer| integer.as_str() == "0") {
+        let help = "allowed: 1 to 65535; to RabbitMQ 0 is no limit, and a whole queue would come into memory at once";
+        return item.error("`prefetch` cannot be 0", help);
+    }
+    item.integer(1..=65_535).map(Prefetch::Fixed)
+}
+
+fn reply(section: &Section<'_>, handler: Option<&Handler>) -> bool {
+    let got = section.get("reply", false, |item| item.boolean());
+    if let (Some(place), true, Some(handler)) = (got.at, got.value, handler)
+        && !handler.has_workers()
+    {
+        let help = "remove it, or choose a `command`, `worker` or `http` handler: what that answers is the reply";
+        section.reader().error(place, "this handler has nothing to reply with", help);
     }
     got.value
 }

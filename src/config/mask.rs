@@ -1,7 +1,8 @@
 //! Keeps secrets out of what is shown: the lines of a report, and its messages.
 //!
-//! A secret is the password of anything that looks like a URL, every string of `urls`, and every value whose key is
-//! named after a password, a secret or a token. Comments, and all lines of a file that is not valid TOML, are judged by
+//! A secret is the password of anything that looks like a URL, every string of `urls`, what follows the host of a URL of
+//! the web (a webhook's path may be one), every value of `headers`, and every value whose key is named after a
+//! password, a secret or a token. Comments, and all lines of a file that is not valid TOML, are judged by
 //! eye, and more is masked in them than is needed. Nothing here changes what the configuration means.
 
 use std::ops::Range;
@@ -85,6 +86,10 @@ pub fn quote(text: &str) -> String {
     quote
 }
 
+/// A value is secret where its key holds one of these.
+const SECRET_WORDS: [&str; 8] =
+    ["password", "passwd", "secret", "token", "authorization", "cookie", "api_key", "api-key"];
+
 /// What the key above a value says of it.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -92,6 +97,8 @@ enum Kind {
     Plain,
     /// Each string is a URL, even one that does not look like it.
     Url,
+    /// Each string is the URL of a webhook: all but scheme and host is secret.
+    Webhook,
     /// All of it is secret.
     Secret,
 }
@@ -101,8 +108,10 @@ impl Kind {
         let key = key.to_lowercase();
         if key.ends_with("_file") {
             Self::Plain
-        } else if ["password", "passwd", "secret", "token"].iter().any(|word| key.contains(word)) {
+        } else if key == "headers" || SECRET_WORDS.iter().any(|word| key.contains(word)) {
             Self::Secret
+        } else if key == "http" {
+            Self::Webhook
         } else if key == "url" || key == "urls" {
             Self::Url
         } else {
@@ -160,12 +169,18 @@ impl Search<'_> {
             return (!all.is_empty()).then_some(all);
         }
         let decoded = value.get_ref().as_str()?;
-        url_password(decoded, kind == Kind::Url)?;
+        let secret_part = |text: &str| match kind {
+            Kind::Webhook => beyond_host(text),
+            Kind::Plain | Kind::Url | Kind::Secret => {
+                url_password(text, kind == Kind::Url).or_else(|| misplaced_webhook(text))
+            }
+        };
+        secret_part(decoded)?;
         if inner.contains('\\') {
             // An escape may hide the marks that the password stands between.
             return Some(all);
         }
-        url_password(inner, kind == Kind::Url).map(|range| start + range.start..start + range.end)
+        secret_part(inner).map(|range| start + range.start..start + range.end)
     }
 
     /// Where the comment of a line begins: at the first `#` that is in no key and no value.
@@ -200,6 +215,26 @@ fn url_password(text: &str, always: bool) -> Option<Range<usize>> {
     (!secret.is_empty()).then(|| start + secret.start..start + secret.end)
 }
 
+/// All of a webhook's URL but its scheme and host; all of it where it is not clear what these are.
+fn beyond_host(text: &str) -> Option<Range<usize>> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let start = match rest {
+        Some(rest) if !rest.contains('@') => {
+            let host = text.len() - rest.len();
+            rest.find(['/', '?', '#']).map_or(text.len(), |end| host + end + 1)
+        }
+        Some(_) | None => 0,
+    };
+    (start < text.len()).then_some(start..text.len())
+}
+
+/// The same of a webhook's URL that begins anywhere in a text: its key may be misspelt.
+fn misplaced_webhook(text: &str) -> Option<Range<usize>> {
+    let start = text.find("https://").or_else(|| text.find("http://"))?;
+    let found = beyond_host(&text[start..]).filter(|_| !text[start..].contains('@'))?;
+    Some(start + found.start..start + found.end)
+}
+
 /// What may be a password in a URL without an `@`: what stands where the port should and is none.
 fn without_user(rest: &str) -> Option<Range<usize>> {
     let address = if rest.starts_with('[') { rest.find(']').unwrap_or(0) } else { 0 };
@@ -210,15 +245,33 @@ fn without_user(rest: &str) -> Option<Range<usize>> {
     (!is_port).then(|| colon + 1..rest.len())
 }
 
+/// Whether the key at the end of this text, which begins anywhere before it, is that of a secret.
+fn names_secret(text: &str) -> bool {
+    let text = text.trim_end();
+    let key = text.rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').find(|word| !word.is_empty());
+    match Kind::of(key.unwrap_or_default()) {
+        Kind::Secret | Kind::Webhook => true,
+        Kind::Plain | Kind::Url => Kind::of(text) == Kind::Secret,
+    }
+}
+
 /// The secret part of a comment, or of a line of a file that is not valid TOML.
 fn by_eye(line: &str) -> Option<Range<usize>> {
-    let assigned = line.split_once('=').filter(|(key, _)| Kind::of(key.trim_end()) == Kind::Secret);
-    if let Some((key, value)) = assigned {
-        let start = key.len() + 1;
-        return (!value.is_empty()).then(|| start..start + value.len());
+    let mut key_start = 0;
+    for (equals, _) in line.match_indices('=') {
+        let start = equals + 1;
+        if start < line.len() && names_secret(&line[key_start..equals]) {
+            let before = password_by_eye(&line[..start]);
+            return Some(before.map_or(start, |range| range.start)..line.len());
+        }
+        key_start = start;
     }
+    password_by_eye(line)
+}
+
+fn password_by_eye(line: &str) -> Option<Range<usize>> {
     if line.contains("://") {
-        return url_password(line, false);
+        return url_password(line, false).or_else(|| misplaced_webhook(line));
     }
     let at = line.rfind('@')?;
     let start = line[..at].find(':').map_or(0, |colon| colon + 1);
@@ -271,6 +324,22 @@ mod tests {
     }
 
     #[test]
+    fn masks_all_of_a_webhook_but_its_host() {
+        check(r#"http = "https://h:8443/T0/secret""#, r#"http = "https://h:8443/***""#);
+        check(r#"http = "http://h?key=secret""#, r#"http = "http://h?***""#);
+        check(r#"http = "https://u:secret@h/x""#, r#"http = "***""#);
+        check(r#"http = "h/secret""#, r#"http = "***""#);
+        check(r#"http = "https://h/\u0073ecret""#, r#"http = "***""#);
+        check(r#"http = ["https://h/secret"]"#, r#"http = ["https://h/***"]"#);
+        check(r#"http = "https://[::1]:80""#, r#"http = "https://[::1]:80""#);
+        check(r#"headers = { X-Key = "a", B = "b" }"#, r#"headers = { X-Key = "***", B = "***" }"#);
+        check(r#"htp = "https://h/secret""#, r#"htp = "https://h/***""#);
+        check(r#"command = ["curl", "https://h/secret"]"#, r#"command = ["curl", "https://h/***"]"#);
+        check("htp = https://h/secret", "htp = https://h/***");
+        check(r#"headers.X-Key = "a""#, r#"headers.X-Key = "***""#);
+    }
+
+    #[test]
     fn masks_comments_by_eye() {
         check("[a] # amqp://u:secret@h", "[a] # amqp://u:***@h");
         check("a = 'x#y' # password = secret", "a = 'x#y' # password =***");
@@ -285,6 +354,10 @@ mod tests {
         check("urls = [u:secret@h]", "urls = [u:***@h]");
         check("urls = [\"amqp://u\n:secret@h\"]", "urls = [\"amqp://u\n:***@h\"]");
         check("password = hunter 2", "password =***");
+        check("handler = { http = \"https://h/secret", "handler = { http =***");
+        check("handler = { env = { A = 1, \"A_TOKEN\" = secret", "handler = { env = { A = 1, \"A_TOKEN\" =***");
+        check("headers.Authorization = \"secret", "headers.Authorization =***");
+        check("x = { url = amqp://u:secret@h, token = 'secret", "x = { url = amqp://u:***");
     }
 
     #[test]

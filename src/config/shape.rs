@@ -38,6 +38,7 @@ pub const JOB: Shape = Shape {
         "order",
         "max_body",
         "in_doubt",
+        "reply",
         "enabled",
         "handler",
         "ack",
@@ -66,8 +67,35 @@ pub const QUEUE: Shape = Shape {
 /// An entry of `bindings`.
 pub const BINDING: Shape = Shape { name: "an entry of `bindings`", keys: &["exchange", "type", "routing_key"] };
 /// `[jobs.NAME.handler]`
-pub const HANDLER: Shape =
-    Shape { name: "[jobs.NAME.handler]", keys: &["command", "discard", "timeout", "kill_grace", "env", "cwd"] };
+pub const HANDLER: Shape = Shape {
+    name: "[jobs.NAME.handler]",
+    keys: &[
+        "command",
+        "timeout",
+        "kill_grace",
+        "env",
+        "cwd",
+        "worker",
+        "batch",
+        "linger",
+        "max_tasks",
+        "max_memory",
+        "max_age",
+        "http",
+        "headers",
+        "secret_file",
+        "ca_file",
+        "forward",
+        "discard",
+    ],
+};
+/// `forward = { ... }`
+pub const FORWARD: Shape = Shape { name: "`forward`", keys: &["exchange", "routing_key", "routes", "otherwise"] };
+/// An entry of `routes`.
+pub const ROUTE: Shape =
+    Shape { name: "an entry of `routes`", keys: &["match", "header", "value", "exchange", "routing_key"] };
+/// `otherwise = { ... }`
+pub const TARGET: Shape = Shape { name: "`otherwise`", keys: &["exchange", "routing_key"] };
 /// `[jobs.NAME.ack]`
 pub const ACK: Shape = Shape { name: "[jobs.NAME.ack]", keys: &["batch", "interval"] };
 /// `[jobs.NAME.idempotency]`
@@ -84,7 +112,7 @@ pub const KILL_SWITCH: Shape =
 pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
-pub const ALL: [&Shape; 15] = [
+pub const ALL: [&Shape; 18] = [
     &ROOT,
     &BROKER,
     &RECONNECT,
@@ -95,6 +123,9 @@ pub const ALL: [&Shape; 15] = [
     &QUEUE,
     &BINDING,
     &HANDLER,
+    &FORWARD,
+    &ROUTE,
+    &TARGET,
     &ACK,
     &IDEMPOTENCY,
     &RETRY,

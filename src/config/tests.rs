@@ -12,6 +12,7 @@ use super::*;
 mod any_text;
 mod faults;
 mod files;
+mod handlers;
 mod secrets;
 mod shipped;
 
@@ -132,9 +133,9 @@ fn defaults_depend_on_what_is_given() {
     let text =
         |job: &str| format!("broker.urls = [\"amqp://h\"]\nstore.retention = \"3d\"\n[jobs.a]\nqueue = \"q\"\n{job}");
     let job = |rest: &str| Folder::new(&text(rest)).good().config.jobs.remove(0);
-    assert_eq!(job("handler.discard = true").prefetch, 200);
-    assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 16").prefetch, 32);
-    assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 1024").prefetch, 2000);
+    assert_eq!(job("handler.discard = true").prefetch, Prefetch::Fixed(200));
+    assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 16").prefetch, Prefetch::Fixed(32));
+    assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 1024").prefetch, Prefetch::Fixed(2000));
     assert_eq!(job("handler.discard = true").idempotency.retention, Duration::from_secs(3 * 86_400));
     assert_eq!(&*job("handler.discard = true").dead_letter.queue, "a.dead");
 }

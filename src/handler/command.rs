@@ -10,6 +10,8 @@
 //! | 75, and any other | retry |
 //! | 78 | broken: the program cannot work at all |
 //!
+//! Where the job replies, what a program that is done wrote to stdout is the reply.
+//!
 //! Ended by a signal: a crash. Over `timeout`: TERM, after `kill_grace` KILL, to all of it; a retry. Does not start:
 //! broken. When a run has ended, whatever way, nothing of its process group lives.
 //!
@@ -31,21 +33,23 @@ use std::sync::Arc;
 
 use signal_hook::low_level::signal_name;
 
-use self::pump::{Ending, Limits, Run};
+use self::pump::{Attended, Ending, Kept, Limits, Run};
 use self::spawn::Program;
-use super::{Context, Stop};
+use super::{Context, Input, Stop};
 use crate::config;
-use crate::task::{ErrorClass, Failure, Outcome, Task};
+use crate::task::{Answer, ErrorClass, Exit, Failure, Outcome, Reply, Task};
 
 /// Exit status: dead-letter now (`EX_DATAERR` of sysexits.h).
 const REJECTED: i32 = 65;
 /// Exit status: the program cannot work (`EX_CONFIG`).
 const BROKEN: i32 = 78;
+/// Why a run that the daemon ended says nothing of its message.
+const STOPPED: &str = "the handler was ended when the daemon stopped";
 
 /// Runs a program for each task of one worker thread.
 #[derive(Debug)]
 pub struct CommandHandler {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     /// Or what is wrong with its configuration, said at each run.
     program: Result<Program, String>,
     limits: Limits,
@@ -59,37 +63,55 @@ impl CommandHandler {
     }
 
     /// Runs the program for one task; see [`super::Handler::run`].
-    pub fn run(&mut self, task: &Task, stop: &Stop) -> Outcome {
-        self.run_labelled(task, stop, output::is_logged().then(|| self.label(task)))
+    pub fn run(&mut self, input: &Input<'_>, stop: &Stop) -> Answer {
+        self.run_labelled(input, stop, output::is_logged().then(|| self.label(input.task)))
     }
 
     /// `label` names the run in the log; without it nothing is logged, and stdout is not even read.
-    fn run_labelled(&self, task: &Task, stop: &Stop, label: Option<String>) -> Outcome {
+    fn run_labelled(&self, input: &Input<'_>, stop: &Stop, label: Option<String>) -> Answer {
         let program = match &self.program {
             Ok(program) => program,
-            Err(error) => return Outcome::Broken(error.clone()),
+            Err(error) => return Outcome::Broken(error.clone()).into(),
         };
         if stop.is_raised() {
-            return Outcome::Interrupted;
+            return Outcome::Interrupted(STOPPED).into();
         }
-        let metadata = metadata::json(&self.context, task);
-        let variables = metadata::variables(&self.context, task);
-        let process = match program.start(variables, label.is_some()) {
+        let metadata = metadata::json(&self.context, input);
+        let variables = metadata::variables(&self.context, input.task);
+        let process = match program.start(variables, label.is_some() || self.context.reply) {
             Ok(process) => process,
-            Err(error) => return Outcome::Broken(program.explain(&error)),
+            Err(error) => return Outcome::Broken(program.explain(&error)).into(),
         };
-        let run = Run::new(process, &task.message.body, &metadata, self.limits, stop, label);
-        match run.attend() {
-            Ok((Ending::Exited(status), stderr)) => judge(&program.name, status, &stderr),
-            Ok((Ending::Overran, stderr)) => failure(
-                Outcome::Retry,
-                ErrorClass::Timeout,
-                &format!("no end within {:?}", self.limits.timeout),
-                &stderr,
-            ),
-            Ok((Ending::Stopped, _)) => Outcome::Interrupted,
-            Err(error) => Outcome::Broken(format!("lost track of `{}`: {error}", program.name)),
+        let mut run = Run::new(process, &input.body, &metadata, self.limits, stop, label);
+        if self.context.reply {
+            run = run.keep_stdout(usize::try_from(self.context.max_body).unwrap_or(usize::MAX));
         }
+        match run.attend() {
+            Ok(attended) => self.judge(program, attended),
+            Err(error) => Outcome::Broken(format!("lost track of `{}`: {error}", program.name)).into(),
+        }
+    }
+
+    fn judge(&self, program: &Program, attended: Attended) -> Answer {
+        let Attended { ending, stderr, kept } = attended;
+        let status = match ending {
+            Ending::Exited(status) => status,
+            Ending::Overran => {
+                let said = format!("no end within {:?}", self.limits.timeout);
+                return failure(Outcome::Retry, ErrorClass::Timeout, &said, &stderr).into();
+            }
+            Ending::Stopped => return Outcome::Interrupted(STOPPED).into(),
+        };
+        let exit = status.code().map(Exit::Code).or(status.signal().map(Exit::Signal));
+        let (outcome, reply) = match (judge(&program.name, status, &stderr), kept) {
+            (Outcome::Done, Kept::TooLong) => {
+                let said = format!("it wrote more to stdout than a reply may have ({} bytes)", self.context.max_body);
+                (failure(Outcome::Dead, ErrorClass::Oversize, &said, &stderr), None)
+            }
+            (Outcome::Done, Kept::All(body)) => (Outcome::Done, Some(Reply { body, content_type: None })),
+            (outcome, Kept::Nothing | Kept::All(_) | Kept::TooLong) => (outcome, None),
+        };
+        Answer { outcome, exit, reply, delay: None }
     }
 
     /// Names a run in the log.

@@ -7,7 +7,8 @@ use super::{Exit, Inspection, Job, LinkReport, Phase};
 use crate::broker::{Counts, Session};
 use crate::policy::gate::Allowed;
 use crate::policy::topology::LADDER_QUEUES;
-use crate::report;
+use crate::task::UnixMillis;
+use crate::{config, report};
 
 /// Queue counts are asked of the broker at most this often, however many ask us.
 const FRESH: Duration = Duration::from_millis(500);
@@ -58,6 +59,12 @@ impl Job {
                 reason: pause.reason,
                 by: pause.by,
                 since_ms: pause.since.0,
+            }),
+            prefetch: self.prefetch.get(),
+            prefetch_auto: self.config.prefetch == config::Prefetch::Auto,
+            probe_ms: self.gate.deadline().map(|at| {
+                let left = at.saturating_duration_since(now).as_millis();
+                UnixMillis::now().0.saturating_add(i64::try_from(left).unwrap_or(i64::MAX))
             }),
             in_doubt: self.wiring.reader.in_doubt(),
             running: census.running,
@@ -143,12 +150,12 @@ impl Job {
     pub(super) fn is_empty(&mut self, session: Option<&mut Session<'_>>) -> Result<bool, Exit> {
         // Of a job that is paused by hand only what is in flight counts: nobody takes the rest.
         if self.pause.is_some() {
-            return Ok(self.machine.census().is_empty() && self.copies.is_empty() && self.publishing == 0);
+            return Ok(self.machine.census().is_empty() && self.outbox.is_empty() && self.publishing == 0);
         }
         let Some(session) = session else {
             return Ok(false);
         };
-        let idle = self.machine.census().is_empty() && self.copies.is_empty() && self.publishing == 0;
+        let idle = self.machine.census().is_empty() && self.outbox.is_empty() && self.publishing == 0;
         if !idle || self.last_delivery.elapsed() < QUIET {
             return Ok(false);
         }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::{COPY_CREDIT, DEAF, Exit, Job};
-use crate::broker::Session;
+use super::{CREDIT, DEAF, Exit, Job};
 use crate::broker::publisher::{PublishRequest, Published};
+use crate::broker::{Body, Outgoing, Session};
 use crate::failpoint;
-use crate::policy::retry;
+use crate::policy::inflight::Demanded;
+use crate::policy::{retry, topology};
 use crate::store::{Batch, Request};
 use crate::task::{Committed, Ticket};
 
@@ -24,6 +25,7 @@ impl Job {
         }
         self.keep_phase();
         if let Some(session) = session.as_deref_mut() {
+            self.keep_prefetch(session)?;
             self.keep_subscribed(session)?;
         } else {
             self.keep_linking();
@@ -40,23 +42,26 @@ impl Job {
 
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         self.recording = false;
-        for ticket in std::mem::take(&mut self.starting) {
-            self.run_started(ticket);
+        for batch in std::mem::take(&mut self.starting) {
+            self.run_started(batch);
         }
         self.machine.marked(std::mem::take(&mut self.marking));
         for demanded in self.machine.committed(self.now, committed) {
-            let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
-            self.copies.push_back(copy);
+            self.send_copy(&demanded);
         }
     }
 
     pub(super) fn on_published(&mut self, published: Published) {
         self.publishing -= 1;
+        if let Some(owed) = self.owed.remove(&published.ticket) {
+            self.on_owed(published.ticket, owed, published.result);
+            return;
+        }
         match published.result {
             Ok(()) => {
                 failpoint::hit("after-publish");
                 self.marks.extend(self.machine.forwarded(self.now, published.ticket));
-                if self.publishing == 0 && self.copies.is_empty() && self.refused.is_empty() {
+                if self.publishing == 0 && self.outbox.is_empty() && self.refused.is_empty() {
                     self.refusal = None;
                 }
             }
@@ -76,8 +81,15 @@ impl Job {
 
     pub(super) fn owe_copy(&mut self, ticket: Ticket) {
         if let Some(demanded) = self.machine.demanded(ticket) {
-            self.copies.push_back(retry::copy(&self.facts, ticket, &demanded.task, &demanded.failed));
+            self.send_copy(&demanded);
         }
+    }
+
+    fn send_copy(&mut self, demanded: &Demanded) {
+        let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
+        let (exchange, routing_key) = topology::route(&copy.to);
+        let message = Outgoing { exchange, routing_key, properties: copy.properties, body: Body::Task(copy.task) };
+        self.outbox.push_back((copy.ticket, message));
     }
 
     /// Step 3. One batch at a time: while it is being committed, the next one grows.
@@ -98,7 +110,7 @@ impl Job {
             job: self.wiring.id,
             records: std::mem::take(&mut self.records),
             marks: std::mem::take(&mut self.marks),
-            starts: self.starting.iter().filter_map(|ticket| self.attempt(*ticket)).collect(),
+            starts: self.starting.iter().flatten().filter_map(|ticket| self.attempt(*ticket)).collect(),
             unstarted: std::mem::take(&mut self.unstarted),
             reply: self.proofs.clone(),
         };
@@ -119,16 +131,15 @@ impl Job {
                 self.owe_copy(ticket);
             }
         }
-        while self.publishing < COPY_CREDIT {
-            let Some(copy) = self.copies.pop_front() else {
+        while self.publishing < CREDIT {
+            let Some((ticket, message)) = self.outbox.pop_front() else {
                 break;
             };
-            let ticket = copy.ticket;
-            let request = PublishRequest { copy, reply: self.confirms.clone() };
+            let request = PublishRequest { ticket, message, reply: self.confirms.clone() };
             // The publisher's inbox has room for every job's credit; when it is gone, the daemon is ending.
-            if self.wiring.publisher.try_send(request).is_err() {
-                self.refused.push(ticket);
-                self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
+            if let Err(unsent) = self.wiring.publisher.try_send(request) {
+                let PublishRequest { ticket, message, .. } = unsent.into_inner();
+                self.outbox.push_front((ticket, message));
                 break;
             }
             self.publishing += 1;

@@ -50,7 +50,7 @@ impl Subscriptions {
         self.queues.iter_mut().for_each(|queue| queue.due = None);
     }
 
-    /// The gate opened: from a prefetch of one to the configured one.
+    /// The prefetch changes.
     pub fn renew(&mut self) {
         self.renew = true;
     }
@@ -78,7 +78,7 @@ impl Job {
                 return self.unsubscribe_all(session);
             }
             Allowed::OneProbe => 1,
-            Allowed::Everything => self.config.prefetch,
+            Allowed::Everything => self.prefetch.get(),
         };
         if self.subscriptions.renew {
             self.unsubscribe_all(session)?;

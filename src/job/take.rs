@@ -63,7 +63,7 @@ impl Job {
         self.wiring.reader.look_up(keys).map_err(|error| Exit::StoreFailed(error.to_string()))
     }
 
-    pub(super) fn on_arrived(&mut self, arrived: Arrived, task: &Task) {
+    pub(super) fn on_arrived(&mut self, arrived: Arrived, task: &Arc<Task>) {
         match arrived {
             Arrived::Run(ticket) if !self.takes() => {
                 self.counters.requeued += 1;
@@ -77,9 +77,13 @@ impl Job {
                 (Some(failure), _) => self.fail(ticket, task, retry::judge_dead(failure.clone(), self.at)),
                 (None, config::Handler::Discard) => {
                     self.wait_time.add(self.now, self.now - task.received);
-                    self.done(ticket);
+                    self.done(ticket, task, None);
                 }
-                (None, config::Handler::Command(_)) => {
+                (None, config::Handler::Forward(forward)) => {
+                    let forward = forward.clone();
+                    self.forward(ticket, task, &forward);
+                }
+                (None, config::Handler::Command(_) | config::Handler::Worker(_) | config::Handler::Http(_)) => {
                     self.schedule.push(task.queue, task.priority, ticket);
                 }
             },

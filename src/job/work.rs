@@ -2,45 +2,100 @@
 
 use log::{error, info, warn};
 
-use super::workers::Finished;
+use super::workers::{Batch, Finished};
 use super::{Job, Phase};
 use crate::config::InDoubt;
 use crate::policy::gate::{Allowed, Turn};
 use crate::policy::inflight::Ended;
-use crate::policy::retry;
+use crate::policy::{reply, retry};
 use crate::store::Attempt;
-use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, Outcome, Task, Ticket};
+use crate::task::{Answer, Demand, ErrorClass, FailedAttempt, Failure, Outcome, Reply, Task, Ticket};
+
+/// Why a request is not handled any more.
+const EXPIRED: &str = "its expiration passed while it waited for a worker: nobody waits for the answer any more";
 
 impl Job {
-    /// Step 2: gives tasks to free workers.
+    /// Step 2: gives batches of tasks to idle workers.
     pub(super) fn dispatch(&mut self) {
-        let limit = match self.allowed() {
-            Allowed::Everything => self.config.concurrency,
+        let most = match self.allowed() {
+            Allowed::Everything => self.config.handler.batch(),
             Allowed::OneProbe => 1,
             Allowed::Nothing => 0,
         };
-        while self.phase == Phase::Working && self.busy() < limit {
-            let Some(ticket) = self.schedule.pop() else {
+        while self.phase == Phase::Working && !self.lingers(most) {
+            let batch = self.next_batch(most.min(self.room()));
+            if batch.is_empty() {
                 return;
-            };
-            let Some(task) = self.machine.start(ticket) else {
-                continue;
-            };
-            self.wait_time.add(self.now, self.now - task.received);
-            self.gate.started(ticket);
+            }
             match self.config.in_doubt {
-                // Without a key nobody could know it again.
-                InDoubt::Dead if task.key.is_some() => self.starts.push(ticket),
-                InDoubt::Dead | InDoubt::Run => self.workers.run(ticket, task),
+                InDoubt::Dead => self.starts.push(batch.into_iter().map(|(ticket, _)| ticket).collect()),
+                InDoubt::Run => self.workers.run(batch),
             }
         }
     }
 
-    /// The start of an attempt is durable: it runs, unless the job was told to stop meanwhile.
-    pub(super) fn run_started(&mut self, ticket: Ticket) {
-        match self.machine.task(ticket) {
-            Some(task) if self.takes() => self.workers.run(ticket, task),
-            Some(_) | None => self.hand_back_unstarted(ticket),
+    /// How many tasks may start now: none without an idle worker.
+    ///
+    /// A task counts until its record is durable, so that a crash costs at most as many runs as the workers hold at one
+    /// time, and a disk that takes no records soon stops the handlers too.
+    pub(super) fn room(&self) -> usize {
+        let limit = match self.allowed() {
+            Allowed::Everything => self.config.concurrency * self.config.handler.batch(),
+            Allowed::OneProbe => 1,
+            Allowed::Nothing => 0,
+        };
+        // What waits for its start to be recorded has a worker already.
+        let idle = self.workers.idle().saturating_sub(self.starts.len() + self.starting.len());
+        let census = self.machine.census();
+        if idle == 0 { 0 } else { limit.saturating_sub(census.running + census.recording) }
+    }
+
+    /// Whether the next batch, which would not be full, still waits for more.
+    fn lingers(&mut self, most: usize) -> bool {
+        let linger = self.config.handler.linger();
+        let waiting = self.schedule.len();
+        if linger.is_zero() || waiting == 0 || waiting >= most || self.room() == 0 {
+            self.lingering = None;
+            return false;
+        }
+        let since = *self.lingering.get_or_insert(self.now);
+        self.now < since + linger
+    }
+
+    fn next_batch(&mut self, most: usize) -> Batch {
+        self.lingering = None;
+        let mut batch = Vec::new();
+        while batch.len() < most {
+            let Some(ticket) = self.schedule.pop() else {
+                break;
+            };
+            let Some(task) = self.machine.task(ticket) else {
+                continue;
+            };
+            if task.deadline.is_some_and(|deadline| deadline <= self.at) {
+                let failure = Failure { class: ErrorClass::Expired, error: EXPIRED.to_owned() };
+                self.fail(ticket, &task, retry::judge_dead(failure, self.at));
+                continue;
+            }
+            self.machine.start(ticket);
+            self.wait_time.add(self.now, self.now - task.received);
+            self.gate.started(ticket);
+            batch.push((ticket, task));
+        }
+        batch
+    }
+
+    /// The starts of a batch are durable: it runs, unless the job was told to stop meanwhile.
+    pub(super) fn run_started(&mut self, tickets: Vec<Ticket>) {
+        let mut batch = Vec::new();
+        for ticket in tickets {
+            match self.machine.task(ticket) {
+                Some(task) if self.takes() => batch.push((ticket, task)),
+                Some(_) | None => self.hand_back_unstarted(ticket),
+            }
+        }
+        if !batch.is_empty() {
+            self.workers.run(batch);
         }
     }
 
@@ -58,15 +113,9 @@ impl Job {
         self.hand_back(ticket);
     }
 
-    /// Workers that have no time. One counts as busy until the record of its last task is durable, so that a crash costs
-    /// at most `concurrency` runs, and a disk that takes no records soon stops the handlers too.
-    pub(super) fn busy(&self) -> usize {
-        let census = self.machine.census();
-        census.running + census.recording
-    }
-
     pub(super) fn on_finished(&mut self, finished: Finished) {
-        let Finished { ticket, outcome, ran } = finished;
+        let Finished { ticket, answer, ran } = finished;
+        let Answer { outcome, exit, reply, delay } = answer;
         self.run_time.add(self.now, ran);
         match self.gate.ended(self.now, ticket, &outcome) {
             Turn::None => {}
@@ -82,12 +131,12 @@ impl Job {
         let Some(task) = self.machine.task(ticket) else {
             return;
         };
-        self.machine.ran(ticket, ran);
+        self.machine.ran(ticket, ran, exit);
         match outcome {
-            Outcome::Done => self.done(ticket),
+            Outcome::Done => self.done(ticket, &task, reply),
             Outcome::Retry(failure) => {
                 self.counters.crashed += u64::from(failure.class == ErrorClass::Crashed);
-                let judged = retry::judge_retry(&self.config.retry, &task, failure, fastrand::f64(), self.at);
+                let judged = retry::judge_retry(&self.config.retry, &task, failure, delay, fastrand::f64(), self.at);
                 self.fail(ticket, &task, judged);
             }
             Outcome::Dead(failure) => {
@@ -97,20 +146,21 @@ impl Job {
                 self.counters.last_error = Some(reason);
                 self.hand_back_unstarted(ticket);
             }
-            Outcome::Interrupted => match self.config.in_doubt {
+            Outcome::Interrupted(why) => match self.config.in_doubt {
                 InDoubt::Run => self.hand_back(ticket),
                 InDoubt::Dead => {
-                    let failure = in_doubt("the handler was ended when the daemon stopped");
+                    let failure = in_doubt(why);
                     self.fail(ticket, &task, retry::judge_dead(failure, self.at));
                 }
             },
         }
     }
 
-    pub(super) fn done(&mut self, ticket: Ticket) {
+    pub(super) fn done(&mut self, ticket: Ticket, task: &Task, reply: Option<Reply>) {
         self.counters.done += 1;
         self.rate.add(self.now, 1);
-        self.machine.finished(ticket, Ended::Done, self.at);
+        let letter = if self.config.reply { reply::done(task, reply) } else { None };
+        self.conclude(ticket, Ended::Done, letter);
     }
 
     pub(super) fn fail(&mut self, ticket: Ticket, task: &Task, failed: FailedAttempt) {
@@ -132,7 +182,9 @@ impl Job {
             }
         }
         self.counters.last_error = Some(failed.failure.error.clone());
-        self.machine.finished(ticket, Ended::Failed(failed), self.at);
+        let is_last = self.config.reply && failed.demand == Demand::Dead;
+        let letter = if is_last { reply::failed(task, &failed.failure) } else { None };
+        self.conclude(ticket, Ended::Failed(failed), letter);
     }
 
     pub(super) fn hand_back(&mut self, ticket: Ticket) {
@@ -141,7 +193,7 @@ impl Job {
     }
 
     pub(super) fn hand_back_queued(&mut self) {
-        for ticket in std::mem::take(&mut self.starts) {
+        for ticket in std::mem::take(&mut self.starts).into_iter().flatten() {
             self.hand_back(ticket);
         }
         for ticket in self.schedule.clear() {

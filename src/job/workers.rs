@@ -1,4 +1,4 @@
-//! The worker threads of one job: each runs one task at a time.
+//! The worker threads of one job: each runs one batch at a time, which for most handlers is one task.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::handler::{Context, Handler, Stop};
-use crate::task::{ErrorClass, Failure, Outcome, Task, Ticket};
+use crate::task::{Answer, ErrorClass, Failure, Outcome, Task, Ticket};
 use crate::{config, failpoint};
+
+/// What one thread gets at a time; never empty.
+pub type Batch = Vec<(Ticket, Arc<Task>)>;
 
 /// A task that ended.
 #[derive(Debug)]
@@ -17,20 +20,22 @@ pub struct Finished {
     /// Its entry.
     pub ticket: Ticket,
     /// What became of it.
-    pub outcome: Outcome,
-    /// How long the handler ran.
+    pub answer: Answer,
+    /// How long the handler ran, for the whole batch.
     pub ran: Duration,
 }
 
 /// The threads and the channels to them; owned by the job thread.
 #[derive(Debug)]
 pub struct Workers {
-    /// Room for one task a thread. The job sends one only while fewer tasks than threads run, so it never waits.
-    tasks: Sender<(Ticket, Arc<Task>)>,
+    /// Room for one batch a thread. The job sends one only while a thread is idle, so it never waits.
+    batches: Sender<Batch>,
     /// Room for one result a thread, so no worker waits to report.
-    pub finished: Receiver<Finished>,
+    pub finished: Receiver<Vec<Finished>>,
     /// Keeps `finished` connected where there are no threads: a disconnected channel is always ready.
-    _results: Sender<Finished>,
+    _results: Sender<Vec<Finished>>,
+    /// Threads that have a batch.
+    busy: usize,
     /// Raised when running handlers must end.
     pub stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -39,34 +44,49 @@ pub struct Workers {
 impl Workers {
     /// Starts `job.concurrency` threads named `work:<job>:<n>`; none for a handler that has nothing to run.
     pub fn spawn(job: &config::Job) -> std::io::Result<Self> {
-        let (tasks, inbox) = crossbeam_channel::bounded::<(Ticket, Arc<Task>)>(job.concurrency);
+        let (batches, inbox) = crossbeam_channel::bounded::<Batch>(job.concurrency);
         let (outbox, finished) = crossbeam_channel::bounded(job.concurrency);
         let stop = Stop::new()?;
         let context = Arc::new(Context {
             job: Arc::clone(&job.name),
             queues: job.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             max_attempts: job.retry.max_attempts,
+            max_body: job.max_body,
+            reply: job.reply,
         });
         let mut threads = Vec::new();
-        let count = if job.handler == config::Handler::Discard { 0 } else { job.concurrency };
+        let count = if job.handler.has_workers() { job.concurrency } else { 0 };
         for n in 1..=count {
             let handler = Handler::new(&job.handler, Arc::clone(&context));
             let worker = Worker { handler, inbox: inbox.clone(), outbox: outbox.clone(), stop: stop.clone() };
             let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name));
             threads.push(thread.spawn(move || worker.work())?);
         }
-        Ok(Self { tasks, finished, _results: outbox, stop, threads })
+        Ok(Self { batches, finished, _results: outbox, busy: 0, stop, threads })
     }
 
-    /// Gives a task to a free thread.
-    pub fn run(&self, ticket: Ticket, task: Arc<Task>) {
-        let sent = self.tasks.try_send((ticket, task));
-        debug_assert!(sent.is_ok(), "the job runs no more tasks than it has threads");
+    /// Threads without a batch.
+    pub fn idle(&self) -> usize {
+        self.threads.len() - self.busy
+    }
+
+    /// Gives a batch to an idle thread.
+    pub fn run(&mut self, batch: Batch) {
+        self.busy += 1;
+        let sent = self.batches.try_send(batch);
+        debug_assert!(sent.is_ok(), "the job runs no more batches than it has threads");
+    }
+
+    /// A batch that ended, if one did.
+    pub fn take_finished(&mut self) -> Option<Vec<Finished>> {
+        let finished = self.finished.try_recv().ok()?;
+        self.busy -= 1;
+        Some(finished)
     }
 
     /// Lets the threads end and waits for them; each is at most at the end of its task.
     pub fn join(self) {
-        drop(self.tasks);
+        drop(self.batches);
         for thread in self.threads {
             // A worker catches the panics of its handler; one of its own has been printed.
             let _ = thread.join();
@@ -76,23 +96,29 @@ impl Workers {
 
 struct Worker {
     handler: Handler,
-    inbox: Receiver<(Ticket, Arc<Task>)>,
-    outbox: Sender<Finished>,
+    inbox: Receiver<Batch>,
+    outbox: Sender<Vec<Finished>>,
     stop: Stop,
 }
 
 impl Worker {
     fn work(mut self) {
-        while let Ok((ticket, task)) = self.inbox.recv() {
+        while let Ok(batch) = self.inbox.recv() {
             failpoint::hit("before-run");
+            let (tickets, tasks): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let began = Instant::now();
-            let run = catch_unwind(AssertUnwindSafe(|| self.handler.run(&task, &self.stop)));
-            let outcome = run.unwrap_or_else(|_| {
+            let run = catch_unwind(AssertUnwindSafe(|| self.handler.run(&tasks, &self.stop)));
+            let answers = run.unwrap_or_else(|_| {
                 let error = "warrend itself failed while it ran the handler; its log says where".to_owned();
-                Outcome::Retry(Failure { class: ErrorClass::Failed, error })
+                let outcome = Outcome::Retry(Failure { class: ErrorClass::Failed, error });
+                vec![outcome.into(); tasks.len()]
             });
+            debug_assert_eq!(answers.len(), tickets.len(), "a handler answers each of its tasks");
             failpoint::hit("after-run");
-            if self.outbox.send(Finished { ticket, outcome, ran: began.elapsed() }).is_err() {
+            let ran = began.elapsed();
+            let finished = tickets.into_iter().zip(answers);
+            let finished = finished.map(|(ticket, answer)| Finished { ticket, answer, ran }).collect();
+            if self.outbox.send(finished).is_err() {
                 return;
             }
         }

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::retry::header;
 use crate::config::{Job, KeySource, OnMissing};
-use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, QueueIndex, Task, UnixMillis};
+use crate::encoding;
+use crate::task::{ErrorClass, Failure, HeaderValue, Message, MessageKey, Properties, QueueIndex, Task, UnixMillis};
 
 /// An attempt number above this is no count of ours; it keeps all sums far from overflow.
 const MAX_ATTEMPT: i64 = 1_000_000_000;
@@ -33,9 +34,20 @@ pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instan
         priority: message.properties.priority.unwrap_or(0),
         first_seen: lineage.first_seen.unwrap_or(now),
         received,
+        deadline: if job.reply { deadline(&message.properties, now) } else { None },
         unfit: damage.or(oversize).or(missing),
         message,
     }
+}
+
+/// When nobody waits for the answer of a request any more: at the end of its `expiration`. That counts from the publishing,
+/// which nobody knows here, so it is taken as the latest that it can be; a retry bears the deadline of the first attempt.
+fn deadline(properties: &Properties, now: UnixMillis) -> Option<UnixMillis> {
+    if let Some(deadline) = properties.headers.get(header::DEADLINE).and_then(integer) {
+        return Some(UnixMillis(deadline));
+    }
+    let expiration: i64 = properties.expiration.as_ref()?.parse().ok()?;
+    Some(UnixMillis(now.0.saturating_add(expiration)))
 }
 
 /// Gives a copy the exchange and the routing key of its original, which stand in its headers: it came through the delay
@@ -107,6 +119,9 @@ pub fn key_of(job: &Job, message: &Message) -> Option<MessageKey> {
 }
 
 /// The key of a message, or why a message without one may not run.
+///
+/// A key within the body is read from the decoded body: it does not depend on how the publisher packs its messages. The
+/// digest of a body is that of the body as it came.
 fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
     let idempotency = &job.idempotency;
     let (found, what) = match &idempotency.key {
@@ -117,7 +132,11 @@ fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
             (message.properties.headers.get(name).and_then(header_text), format!("header {name:?}"))
         }
         KeySource::JsonPointer(pointer) => {
-            (json_text(&message.body, pointer), format!("text or number at {pointer:?} in its body"))
+            let content_encoding = message.properties.content_encoding.as_deref();
+            match encoding::decode(content_encoding, &message.body, job.max_body) {
+                Ok(body) => (json_text(&body, pointer), format!("text or number at {pointer:?} in its body")),
+                Err(failure) => return (None, Some(failure)),
+            }
         }
     };
     match found.filter(|text| !text.is_empty()) {
@@ -136,7 +155,8 @@ fn body_key(body: &[u8]) -> MessageKey {
     MessageKey::from_digest(Sha256::digest(body).into())
 }
 
-fn header_text(value: &HeaderValue) -> Option<String> {
+/// A header as text, where it is text or a whole number.
+pub(super) fn header_text(value: &HeaderValue) -> Option<String> {
     match value.as_text() {
         Some(text) => Some(text.to_owned()),
         None => value.as_integer().map(|n| n.to_string()),
@@ -155,6 +175,7 @@ fn json_text(body: &[u8], pointer: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Encoding;
     use crate::policy::retry::tests::job;
 
     fn message(headers: &[(&str, HeaderValue)]) -> Message {
@@ -268,6 +289,47 @@ mod tests {
         check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":12}}"#), Ok(Some("12")));
         check_key(pointer(), OnMissing::Dead, with_body(r#"{"order":{"id":{}}}"#), Err(ErrorClass::NoKey));
         check_key(pointer(), OnMissing::Dead, with_body("no json"), Err(ErrorClass::NoKey));
+    }
+
+    #[test]
+    fn a_key_within_the_body_is_read_from_the_decoded_one() {
+        let order = br#"{"order":{"id":"x"}}"#;
+        let zipped = Encoding::Gzip.encode(order).unwrap();
+        let encoded = |name: &str, body: &[u8]| {
+            let mut message = Message { body: body.to_vec(), ..message(&[]) };
+            message.properties.content_encoding = Some(name.to_owned());
+            message
+        };
+        let pointer = || KeySource::JsonPointer("/order/id".to_owned());
+        check_key(pointer(), OnMissing::Dead, encoded("gzip", &zipped), Ok(Some("x")));
+        check_key(pointer(), OnMissing::Dead, encoded("utf-8", order), Ok(Some("x")));
+        for on_missing in [OnMissing::Run, OnMissing::Body, OnMissing::Dead] {
+            check_key(pointer(), on_missing, encoded("gzip", order), Err(ErrorClass::Undecodable));
+        }
+        // Whose key does not need the body, that body is only looked into by its handler.
+        check_key(KeySource::MessageId, OnMissing::Dead, encoded("gzip", order), Ok(Some("a")));
+        let digest = body_key(&zipped).to_text();
+        check_key(KeySource::Body, OnMissing::Dead, encoded("gzip", &zipped), Ok(Some(&digest)));
+
+        let mut job = job();
+        job.idempotency.key = pointer();
+        let zipped = Encoding::Gzip.encode(&[b'a'; 2000]).unwrap();
+        job.max_body = zipped.len() as u64;
+        assert_eq!(read_with(&job, encoded("gzip", &zipped)).1.unwrap().class, ErrorClass::Oversize);
+    }
+
+    #[test]
+    fn a_request_expires_and_its_retries_with_it() {
+        let mut job = job();
+        let mut request = message(&[]);
+        request.properties.expiration = Some("1000".to_owned());
+        assert_eq!(read_with(&job, request.clone()).0.deadline, None, "to a job that does not reply it is no request");
+        job.reply = true;
+        assert_eq!(read_with(&job, request.clone()).0.deadline, Some(UnixMillis(1077)));
+        let retry = message(&[(header::DEADLINE, HeaderValue::I64(900))]);
+        assert_eq!(read_with(&job, retry).0.deadline, Some(UnixMillis(900)));
+        request.properties.expiration = Some("soon".to_owned());
+        assert_eq!(read_with(&job, request).0.deadline, None);
     }
 
     #[test]

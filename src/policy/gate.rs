@@ -120,7 +120,7 @@ impl Gate {
     fn ended_open(&mut self, now: Instant, outcome: &Outcome) -> Turn {
         match outcome {
             Outcome::Broken(reason) => self.close(now, Cause::Broken, reason.clone()),
-            Outcome::Interrupted => Turn::None,
+            Outcome::Interrupted(_) => Turn::None,
             // A handler that rejects a message on purpose has judged it: nothing behind it is out of order.
             Outcome::Done | Outcome::Dead(_) => {
                 if let Some(outage) = &mut self.outage {
@@ -138,7 +138,7 @@ impl Gate {
     fn ended_probing(&mut self, now: Instant, cause: Cause, is_probe: bool, outcome: &Outcome) -> Turn {
         match (outcome, cause) {
             (Outcome::Broken(reason), _) => self.close(now, Cause::Broken, reason.clone()),
-            (Outcome::Interrupted, _) => Turn::None,
+            (Outcome::Interrupted(_), _) => Turn::None,
             (Outcome::Done | Outcome::Dead(_) | Outcome::Retry(_), _) if !is_probe => Turn::None,
             (Outcome::Retry(failure), Cause::Outage) => {
                 self.close(now, cause, format!("the probe failed: {}", failure.error))
@@ -278,7 +278,7 @@ mod tests {
             }
             let now = gate.deadline().unwrap();
             assert!(gate.tick(now));
-            for late in [Outcome::Done, failed(), rejected(), Outcome::Interrupted] {
+            for late in [Outcome::Done, failed(), rejected(), Outcome::Interrupted("stopped")] {
                 assert_eq!(gate.ended(now, Ticket(7), &late), Turn::None, "before the probe starts");
             }
             gate.started(T);
@@ -312,7 +312,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut gate = Gate::new(Some(DEFAULTS), start);
-        for outcome in [Outcome::Interrupted, broken("x")] {
+        for outcome in [Outcome::Interrupted("stopped"), broken("x")] {
             // Neither is an attempt; the second closes by itself.
             gate.ended(start, T, &outcome);
         }

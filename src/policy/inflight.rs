@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::ack::{AckFrame, AckWindow};
 use crate::task::{
-    Committed, DeliveryTag, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis,
+    Committed, DeliveryTag, Exit, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis,
 };
 pub use census::Census;
 pub use kinds::{AckPolicy, Arrived, Demanded, Ended, Mark, Released};
@@ -58,8 +58,9 @@ struct Entry {
     /// The deliveries of this attempt on the present session; none after a disconnect.
     tags: Vec<DeliveryTag>,
     stage: Stage,
-    /// How long it ran.
+    /// How long it ran, and how its process ended.
     ran: Duration,
+    exit: Option<Exit>,
     /// Deliveries of other attempts of this key, which wait for this one to settle.
     held: Vec<Released>,
 }
@@ -93,6 +94,11 @@ impl InFlight {
             settled_since: None,
             last_ticket: 0,
         }
+    }
+
+    /// From now on acks are sent by this policy.
+    pub fn set_policy(&mut self, policy: AckPolicy) {
+        self.policy = policy;
     }
 
     /// A session begins; its deliveries bear this number.
@@ -149,7 +155,8 @@ impl InFlight {
             None => (Stage::Queued, Arrived::Run(ticket)),
         };
         *self.census.count(&stage) += 1;
-        self.entries.insert(ticket, Entry { task, tags: vec![tag], stage, ran: Duration::ZERO, held: Vec::new() });
+        let entry = Entry { task, tags: vec![tag], stage, ran: Duration::ZERO, exit: None, held: Vec::new() };
+        self.entries.insert(ticket, entry);
         arrived
     }
 
@@ -170,10 +177,10 @@ impl InFlight {
         DeliveryTag { session: self.session, queue, tag }
     }
 
-    /// How long a run took; told before [`InFlight::finished`].
-    pub fn ran(&mut self, ticket: Ticket, ran: Duration) {
+    /// How long a run took, and how its process ended; told before [`InFlight::finished`].
+    pub fn ran(&mut self, ticket: Ticket, ran: Duration, exit: Option<Exit>) {
         if let Some(entry) = self.entries.get_mut(&ticket) {
-            entry.ran = ran;
+            (entry.ran, entry.exit) = (ran, exit);
         }
     }
 
@@ -222,6 +229,7 @@ impl InFlight {
             what,
             at,
             ran: entry.ran,
+            exit: entry.exit,
             first_seen: task.first_seen,
         })
     }

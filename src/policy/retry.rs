@@ -39,6 +39,8 @@ pub mod header {
     pub const HOST: &str = "x-warrend-host";
     /// The `user_id` of the original: the broker refuses a message whose `user_id` is not its publisher's.
     pub const USER_ID: &str = "x-warrend-user-id";
+    /// When the answer to a request is no longer waited for, Unix milliseconds. Retries bear it in place of `expiration`.
+    pub const DEADLINE: &str = "x-warrend-deadline";
     /// How many headers of the original were left out to fit the broker's frame.
     pub const DROPPED: &str = "x-warrend-headers-dropped";
 }
@@ -83,11 +85,13 @@ pub struct CopyFacts {
     pub host: String,
 }
 
-/// Judges a failed attempt: another one after a delay, or dead. `random` is drawn evenly from 0 to 1.
+/// Judges a failed attempt: another one after a delay, or dead. `asked` is the delay that the handler asked for; `random`
+/// is drawn evenly from 0 to 1.
 pub fn judge_retry(
     policy: &config::Retry,
     task: &Task,
     failure: Failure,
+    asked: Option<Duration>,
     random: f64,
     at: UnixMillis,
 ) -> FailedAttempt {
@@ -97,8 +101,20 @@ pub fn judge_retry(
     } else {
         since_replay - task.crashes >= policy.max_attempts
     };
-    let demand = if spent { Demand::Dead } else { Demand::Retry { delay: delay(policy, since_replay, random) } };
-    FailedAttempt { failure: shortened(failure), demand, at }
+    if spent {
+        return judge_dead(failure, at);
+    }
+    let delay = asked.map_or_else(|| delay(policy, since_replay, random), |asked| whole_seconds(asked.min(policy.max)));
+    if task.deadline.is_some_and(|deadline| deadline.0 <= at.0.saturating_add_unsigned(delay.as_secs() * 1000)) {
+        let error = format!("nobody waits for the answer of another attempt; {}", failure.error);
+        return judge_dead(Failure { class: ErrorClass::Expired, error }, at);
+    }
+    FailedAttempt { failure: shortened(failure), demand: Demand::Retry { delay }, at }
+}
+
+/// Rounded up, so that no attempt comes earlier than it was asked for, and at least one.
+fn whole_seconds(delay: Duration) -> Duration {
+    Duration::from_secs((delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1))
 }
 
 /// A failure that no further attempt can mend.
@@ -130,7 +146,12 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
         set(header::USER_ID, HeaderValue::Text(user.clone()));
     }
     let to = match failed.demand {
-        Demand::Retry { delay } => Destination::Delay { queue: Arc::clone(queue), delay },
+        Demand::Retry { delay } => {
+            if let Some(deadline) = task.deadline {
+                set(header::DEADLINE, HeaderValue::I64(deadline.0));
+            }
+            Destination::Delay { queue: Arc::clone(queue), delay }
+        }
         Demand::Dead => {
             set(header::DEAD, HeaderValue::I64(1));
             set(header::JOB, HeaderValue::Text(facts.job.to_string()));
@@ -152,12 +173,12 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
 
 /// The headers of the original that a copy keeps.
 fn carried(headers: &Headers) -> Headers {
-    let kept = |name: &str| !DEAD_ONLY.contains(&name) && !is_of_broker(name);
+    let kept = |name: &str| !DEAD_ONLY.contains(&name) && name != header::DEADLINE && !is_of_broker(name);
     headers.iter().filter(|(name, _)| kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Whether the broker wrote that header or goes by it: no copy may bear it.
-fn is_of_broker(name: &str) -> bool {
+pub(super) fn is_of_broker(name: &str) -> bool {
     BROKER_HEADERS.contains(&name) || BROKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -184,11 +205,11 @@ fn carried_properties(original: &Properties, headers: Headers) -> Properties {
 }
 
 /// Leaves out the largest foreign headers until the block fits a frame, and says how many.
-fn fit(headers: &mut Headers) {
+pub(super) fn fit(headers: &mut Headers) {
     let mut size: usize = headers.iter().map(|(name, value)| entry_size(name, value)).sum();
     let mut dropped = 0;
     while size > HEADER_ROOM {
-        let is_ours = |name: &str| ALWAYS.contains(&name) || DEAD_ONLY.contains(&name);
+        let is_ours = |name: &str| ALWAYS.contains(&name) || DEAD_ONLY.contains(&name) || name == header::DEADLINE;
         let foreign = headers.iter().filter(|(name, _)| !is_ours(name));
         let Some((name, largest)) =
             foreign.map(|(name, value)| (name.clone(), entry_size(name, value))).max_by_key(|(_, size)| *size)
@@ -237,7 +258,8 @@ pub mod tests {
             name: "j".into(),
             enabled: true,
             concurrency: 4,
-            prefetch: 8,
+            prefetch: config::Prefetch::Fixed(8),
+            reply: false,
             order: Order::Weighted,
             max_body: 16 << 20,
             in_doubt: InDoubt::Run,
@@ -266,7 +288,7 @@ pub mod tests {
         }
     }
 
-    fn task(attempt: u32, base: u32, crashes: u32, message: Message) -> Arc<Task> {
+    pub fn task(attempt: u32, base: u32, crashes: u32, message: Message) -> Arc<Task> {
         Arc::new(Task {
             key: None,
             attempt,
@@ -276,6 +298,7 @@ pub mod tests {
             priority: 0,
             first_seen: UnixMillis(1),
             received: Instant::now(),
+            deadline: None,
             unfit: None,
             message,
         })
@@ -306,10 +329,40 @@ pub mod tests {
             &policy(),
             &task(attempt, base, crashes, Message::default()),
             failed(class),
+            None,
             0.5,
             UnixMillis(0),
         );
         assert_eq!(judged.demand == Demand::Dead, dead, "attempt {attempt} base {base} crashes {crashes} {class:?}");
+    }
+
+    #[test]
+    fn a_handler_may_ask_for_its_delay_within_the_longest() {
+        let check = |asked_ms: u64, expect_s: u64| {
+            let task = task(1, 0, 0, Message::default());
+            let asked = Some(Duration::from_millis(asked_ms));
+            let judged = judge_retry(&policy(), &task, failed(ErrorClass::Failed), asked, 0.5, UnixMillis(0));
+            assert_eq!(judged.demand, Demand::Retry { delay: Duration::from_secs(expect_s) }, "{asked_ms} ms");
+        };
+        check(0, 1);
+        check(1000, 1);
+        check(1001, 2);
+        check(10_000, 10);
+        check(7_200_000, 3600);
+    }
+
+    #[test]
+    fn a_request_is_not_tried_again_when_nobody_waits_for_its_answer() {
+        let judge = |deadline: i64| {
+            let mut task = task(1, 0, 0, Message::default());
+            Arc::get_mut(&mut task).unwrap().deadline = Some(UnixMillis(deadline));
+            let asked = Some(Duration::from_secs(2));
+            let judged = judge_retry(&policy(), &task, failed(ErrorClass::Timeout), asked, 0.5, UnixMillis(1000));
+            let copy = copy(&facts(), Ticket(0), &task, &judged);
+            (judged.failure.class, copy.properties.headers.get(header::DEADLINE).cloned())
+        };
+        assert_eq!(judge(3000), (ErrorClass::Expired, None), "a dead letter that is replayed is no request any more");
+        assert_eq!(judge(3001), (ErrorClass::Timeout, Some(H::I64(3001))));
     }
 
     #[test]
@@ -337,7 +390,7 @@ pub mod tests {
         let original = ["mine", "CC", "BCC", "x-death", "x-first-death-queue", header::DEAD, header::ERROR];
         message.properties.headers = original.map(|name| (name.to_owned(), H::Void)).into();
         let task = task(2, 1, 0, message);
-        let failed = judge_retry(&policy(), &task, failed(ErrorClass::Crashed), 0.5, UnixMillis(9));
+        let failed = judge_retry(&policy(), &task, failed(ErrorClass::Crashed), None, 0.5, UnixMillis(9));
         let copy = copy(&facts(), Ticket(3), &task, &failed);
 
         assert_eq!(copy.to, Destination::Delay { queue: "q".into(), delay: Duration::from_secs(5) });

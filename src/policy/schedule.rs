@@ -61,6 +61,11 @@ impl Schedule {
         ticket
     }
 
+    /// How many tasks wait.
+    pub fn len(&self) -> usize {
+        self.queues.iter().flat_map(|lane| lane.waiting.values()).map(VecDeque::len).sum()
+    }
+
     /// Takes everything, in no special order: a drain hands it back, a disconnect forgets it.
     pub fn clear(&mut self) -> Vec<Ticket> {
         let lanes = self.queues.iter_mut().flat_map(|lane| std::mem::take(&mut lane.waiting));

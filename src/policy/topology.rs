@@ -132,7 +132,7 @@ pub fn job_steps(job: &Job) -> Vec<Step> {
     });
     match job.handler {
         Handler::Discard => {}
-        Handler::Command(_) => {
+        Handler::Command(_) | Handler::Worker(_) | Handler::Http(_) | Handler::Forward(_) => {
             ladder(&mut steps);
             steps.extend(job.queues.iter().map(|queue| deliver_to(&queue.name)));
         }
@@ -413,7 +413,8 @@ mod tests {
             name: "thumbnails".into(),
             enabled: true,
             concurrency: 1,
-            prefetch: 1,
+            prefetch: crate::config::Prefetch::Fixed(1),
+            reply: false,
             order: Order::Strict,
             max_body: 1,
             in_doubt: crate::config::InDoubt::Run,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::recent::Outcome;
+use super::recent::{self, Outcome};
 use super::{JobId, StoreError};
-use crate::task::{MessageKey, UnixMillis};
+use crate::task::{Exit, MessageKey, UnixMillis};
 
 /// A store that is only looked at.
 #[derive(Debug)]
@@ -24,6 +24,10 @@ pub struct Ended {
     pub at: UnixMillis,
     /// How long it ran; zero where the handler was not started.
     pub ran: Duration,
+    /// How its process ended, where one ended.
+    pub exit: Option<Exit>,
+    /// Where it ran.
+    pub host: String,
     /// Why it failed; `None`: it is done.
     pub failure: Option<Told>,
 }
@@ -41,8 +45,6 @@ pub struct Told {
     pub confirmed: bool,
     /// When the message was first seen by any worker.
     pub first_seen: UnixMillis,
-    /// Where it ran.
-    pub host: String,
 }
 
 /// Everything about one key in one job.
@@ -86,9 +88,10 @@ impl History {
 
     fn ended(&self, job: JobId, key: &MessageKey) -> rusqlite::Result<Vec<Ended>> {
         let mut select = self.connection.prepare(
-            "SELECT attempt, outcome, at, ran, class, error, delay_s, first_seen, host
-             FROM (SELECT attempt, max(outcome) AS outcome, min(at) AS at, max(ran) AS ran FROM outcomes
-                   WHERE job = ?1 AND key = ?2 GROUP BY attempt)
+            "SELECT attempt, outcome, at, ran, class, error, delay_s, first_seen, exit,
+                    (SELECT name FROM hosts WHERE since <= at ORDER BY since DESC LIMIT 1)
+             FROM (SELECT attempt, max(outcome) AS outcome, min(at) AS at, max(ran) AS ran, max(exit) AS exit
+                   FROM outcomes WHERE job = ?1 AND key = ?2 GROUP BY attempt)
              LEFT JOIN (SELECT * FROM failures WHERE job = ?1 AND key = ?2) USING (attempt)
              ORDER BY attempt",
         )?;
@@ -103,13 +106,15 @@ impl History {
                     delay: row.get::<_, Option<u32>>(6)?.map(|seconds| Duration::from_secs(seconds.into())),
                     confirmed: outcome == Some(Outcome::Forwarded),
                     first_seen: UnixMillis(row.get(7)?),
-                    host: row.get(8)?,
                 })
             });
             Ok(Ended {
                 attempt: row.get(0)?,
                 at: UnixMillis(row.get(2)?),
                 ran: Duration::from_millis(row.get::<_, u32>(3)?.into()),
+                exit: recent::Ended::from_column(row.get(8)?).exit(),
+                // Only a clock that was set back leaves a record without one.
+                host: row.get::<_, Option<String>>(9)?.unwrap_or_else(|| "-".to_owned()),
                 failure: failure.transpose()?,
             })
         })?;

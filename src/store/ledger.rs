@@ -17,7 +17,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use prune::Pruning;
 
-use super::recent::{Entry, Id, Outcome, Recent};
+use super::recent::{Ended, Entry, Id, Outcome, Recent};
 use super::recorder::{Attempt, Batch};
 use super::{JobId, Pause, Store, StoreError};
 use crate::task::{Demand, FailedAttempt, Failure, MessageKey, Record, Recorded, UnixMillis};
@@ -44,8 +44,6 @@ pub struct Ledger {
     generations: BTreeMap<i64, Generation>,
     /// Jobs that have, or had, rows in `starts`.
     starting: BTreeSet<JobId>,
-    /// This host's name, for the history of failures.
-    host: String,
     /// When the first of the young records is over, Unix milliseconds.
     young_until: i64,
     stage: Stage,
@@ -89,7 +87,7 @@ enum Step {
 
 impl Ledger {
     /// Takes over the store.
-    pub fn new(store: Store, retention: BTreeMap<JobId, Duration>, host: String) -> Result<Self, StoreError> {
+    pub fn new(store: Store, retention: BTreeMap<JobId, Duration>, host: &str) -> Result<Self, StoreError> {
         let mut ledger = Self {
             store,
             retention,
@@ -97,7 +95,6 @@ impl Ledger {
             cleared_to: 0,
             generations: BTreeMap::new(),
             starting: BTreeSet::new(),
-            host,
             young_until: i64::MAX,
             stage: Stage::Resting,
             moved: Vec::new(),
@@ -105,6 +102,7 @@ impl Ledger {
             enough: GENERATION,
         };
         ledger.load().map_err(|error| StoreError::sqlite("read its generations", &error))?;
+        ledger.note_host(host).map_err(|error| StoreError::sqlite("note its host", &error))?;
         Ok(ledger)
     }
 
@@ -127,6 +125,16 @@ impl Ledger {
         let recent = self.store.recent.read();
         let ends = recent.each_young().map(|(job, entry)| over_at(&self.retention, job, entry.at));
         self.young_until = ends.min().unwrap_or(i64::MAX);
+        Ok(())
+    }
+
+    /// A store is rarely moved, and a host is rarely renamed: a row for each time says where every attempt ran.
+    fn note_host(&self, host: &str) -> rusqlite::Result<()> {
+        self.store.connection.execute(
+            "INSERT OR REPLACE INTO hosts (since, name)
+             SELECT ?1, ?2 WHERE ?2 IS NOT (SELECT name FROM hosts ORDER BY since DESC LIMIT 1)",
+            (UnixMillis::now().0, host),
+        )?;
         Ok(())
     }
 
@@ -181,11 +189,12 @@ impl Ledger {
     fn append(&self, transaction: &Transaction<'_>, batches: &[Batch]) -> rusqlite::Result<Vec<(Id, Entry)>> {
         let mut appended = Vec::with_capacity(batches.iter().map(|batch| batch.records.len()).sum());
         let mut insert = transaction.prepare_cached(
-            "INSERT INTO recent (seq, job, key, attempt, outcome, at, ran) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO recent (seq, job, key, attempt, outcome, at, ran, exit) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         let mut put = |id: Id, entry: Entry| -> rusqlite::Result<()> {
             let seq = self.next_seq + appended.len() as i64;
-            insert.execute((seq, id.0.0, id.1.as_bytes(), id.2, entry.outcome.code(), entry.at, entry.ran))?;
+            let Entry { outcome, at, ran, exit } = entry;
+            insert.execute((seq, id.0.0, id.1.as_bytes(), id.2, outcome.code(), at, ran, exit.column()))?;
             appended.push((id, entry));
             Ok(())
         };
@@ -199,11 +208,12 @@ impl Ledger {
                     self.add_failure(transaction, batch.job, key, record, failed)?;
                 }
                 let ran = u32::try_from(record.ran.as_millis()).unwrap_or(u32::MAX);
-                let entry = Entry { outcome: Outcome::of(&record.what), at: record.at.0, ran };
+                let (outcome, exit) = (Outcome::of(&record.what), Ended::of(record.exit));
+                let entry = Entry { outcome, at: record.at.0, ran, exit };
                 put((batch.job, key.clone(), record.attempt), entry)?;
             }
             for mark in &batch.marks {
-                let entry = Entry { outcome: Outcome::Forwarded, at: UnixMillis::now().0, ran: 0 };
+                let entry = Entry { outcome: Outcome::Forwarded, at: UnixMillis::now().0, ran: 0, exit: Ended::NONE };
                 put((batch.job, mark.key.clone(), mark.attempt), entry)?;
             }
         }
@@ -223,12 +233,12 @@ impl Ledger {
             Demand::Dead => None,
         };
         let mut insert = transaction.prepare_cached(
-            "INSERT INTO failures (job, key, attempt, class, error, delay_s, first_seen, host)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+            "INSERT INTO failures (job, key, attempt, class, error, delay_s, first_seen)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
         )?;
         let Failure { class, error } = &failed.failure;
         let (key, first_seen) = (key.as_bytes(), record.first_seen.0);
-        insert.execute((job.0, key, record.attempt, class.as_str(), error, delay, first_seen, &self.host))?;
+        insert.execute((job.0, key, record.attempt, class.as_str(), error, delay, first_seen))?;
         Ok(())
     }
 
@@ -281,7 +291,8 @@ impl Ledger {
             Stage::Resting => Ok(Step::None),
             Stage::Moving { generation, through, moved } => {
                 let mut insert = transaction.prepare_cached(
-                    "INSERT INTO records (generation, job, key, attempt, outcome, at, ran) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT INTO records (generation, job, key, attempt, outcome, at, ran, exit)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 )?;
                 let recent = self.store.recent.read();
                 let to = (moved + MOVED_AT_ONCE).min(recent.moving().len());
@@ -294,6 +305,7 @@ impl Ledger {
                         entry.outcome.code(),
                         entry.at,
                         entry.ran,
+                        entry.exit.column(),
                     ))?;
                 }
                 if to < recent.moving().len() {
@@ -368,12 +380,15 @@ pub fn load_recent(connection: &Connection) -> rusqlite::Result<Recent> {
     transaction.execute("DELETE FROM recent WHERE seq <= (SELECT coalesce(max(through), 0) FROM generations)", [])?;
     let mut recent = Recent::default();
     {
-        let mut select = transaction.prepare("SELECT job, key, attempt, outcome, at, ran FROM recent")?;
+        let mut select = transaction.prepare("SELECT job, key, attempt, outcome, at, ran, exit FROM recent")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
             let id = (JobId(row.get(0)?), MessageKey::from_bytes(row.get_ref(1)?.as_blob()?), row.get(2)?);
             if let Some(outcome) = Outcome::from_code(row.get(3)?) {
-                recent.insert(id, Entry { outcome, at: row.get(4)?, ran: row.get(5)? });
+                recent.insert(
+                    id,
+                    Entry { outcome, at: row.get(4)?, ran: row.get(5)?, exit: Ended::from_column(row.get(6)?) },
+                );
             }
         }
     }
@@ -408,8 +423,7 @@ mod tests {
                 retention: Duration::from_secs(60),
             };
             let retention = [1, 2].map(|job| (JobId(job), Duration::from_secs(60)));
-            let mut ledger =
-                Ledger::new(Store::open(&config).unwrap(), BTreeMap::from(retention), "host".to_owned()).unwrap();
+            let mut ledger = Ledger::new(Store::open(&config).unwrap(), BTreeMap::from(retention), "host").unwrap();
             ledger.enough = ENOUGH;
             ledger
         }
@@ -431,6 +445,7 @@ mod tests {
             what,
             at: UnixMillis(at),
             ran: Duration::ZERO,
+            exit: None,
             first_seen: UnixMillis(at),
         }
     }

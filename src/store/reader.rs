@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::filter::KeyFilter;
-use super::recent::{Entry, Outcome, Shared};
+use super::recent::{Ended, Entry, Outcome, Shared};
 use super::{JobId, StoreError};
 use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Recorded, UnixMillis};
 
@@ -30,6 +30,8 @@ impl Reader {
         let open = || {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(Duration::from_secs(10))?;
+            // Kibibytes of page cache: each commit empties it anyway.
+            connection.pragma_update(None, "cache_size", -1024)?;
             // Or each look-up is planned anew, in case its key had deserved a plan of its own.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             let keys = stored_keys(&connection, job)?;
@@ -115,13 +117,16 @@ impl Reader {
     /// What the generations know of a key.
     fn add_settled(&self, key: &MessageKey, all: &mut Vec<(u32, Entry)>) -> rusqlite::Result<()> {
         let mut select = self.connection.prepare_cached(
-            "SELECT attempt, outcome, at, ran FROM generations CROSS JOIN records
+            "SELECT attempt, outcome, at, ran, exit FROM generations CROSS JOIN records
              ON records.generation = generations.id AND job = ?1 AND key = ?2",
         )?;
         let mut rows = select.query((self.job.0, key.as_bytes()))?;
         while let Some(row) = rows.next()? {
             if let Some(outcome) = Outcome::from_code(row.get(1)?) {
-                all.push((row.get(0)?, Entry { outcome, at: row.get(2)?, ran: row.get(3)? }));
+                all.push((
+                    row.get(0)?,
+                    Entry { outcome, at: row.get(2)?, ran: row.get(3)?, exit: Ended::from_column(row.get(4)?) },
+                ));
             }
         }
         Ok(())

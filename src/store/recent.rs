@@ -4,7 +4,7 @@ use std::collections::{HashMap, hash_map};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::JobId;
-use crate::task::{MessageKey, Recorded};
+use crate::task::{Exit, MessageKey, Recorded};
 
 /// How an attempt ended, as it is stored. The greater one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,43 @@ pub struct Entry {
     pub at: i64,
     /// How long it ran, milliseconds; saturates at seven weeks.
     pub ran: u32,
+    /// How its process ended.
+    pub exit: Ended,
+}
+
+/// How a process ended, as it is stored: the exit code, or the number of a signal below zero. Two bytes: tens of thousands
+/// of records are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended(i16);
+
+impl Ended {
+    /// No process ended.
+    pub const NONE: Self = Self(i16::MIN);
+
+    pub fn of(exit: Option<Exit>) -> Self {
+        let number = match exit {
+            Some(Exit::Code(code)) => i16::try_from(code).ok(),
+            Some(Exit::Signal(signal)) => i16::try_from(-signal).ok(),
+            None => None,
+        };
+        number.map_or(Self::NONE, Self)
+    }
+
+    /// What the column holds.
+    pub fn column(self) -> Option<i16> {
+        Some(self.0).filter(|_| self != Self::NONE)
+    }
+
+    /// What the column held.
+    pub fn from_column(number: Option<i16>) -> Self {
+        number.map_or(Self::NONE, Self)
+    }
+
+    /// What it means.
+    pub fn exit(self) -> Option<Exit> {
+        let number = i32::from(self.column()?);
+        Some(if number < 0 { Exit::Signal(-number) } else { Exit::Code(number) })
+    }
 }
 
 /// The attempts of one key. Nearly always there is one.
@@ -138,15 +175,17 @@ impl Recent {
     /// From here on, what is young now moves. What moved before must have arrived.
     pub fn begin_move(&mut self) {
         debug_assert!(self.moving.is_empty(), "one generation at a time");
-        let young = self.young.drain();
-        let each = young.flat_map(|((job, key), attempts)| {
-            let records: Vec<_> = attempts.iter().collect();
-            records.into_iter().map(move |(attempt, entry)| ((job, key.clone(), attempt), entry))
-        });
-        // With the beginning of each key beside it: comparing the keys themselves would visit all of memory.
-        let mut sorted: Vec<_> = each.map(|(id, entry)| (id.0, beginning(&id.1), id, entry)).collect();
-        sorted.sort_unstable_by(|left, right| (left.0, left.1, &left.2).cmp(&(right.0, right.1, &right.2)));
-        self.moving = sorted.into_iter().map(|(_, _, id, entry)| (id, entry)).collect();
+        let mut moving = Vec::with_capacity(self.count);
+        for ((job, key), attempts) in self.young.drain() {
+            moving.extend(attempts.iter().map(|(attempt, entry)| ((job, key.clone(), attempt), entry)));
+        }
+        // By the beginnings of the keys, each looked up once: comparing whole keys would visit all of memory again and again.
+        // Those that begin alike are put in order after that.
+        moving.sort_by_cached_key(|((job, key, _), _)| (*job, beginning(key)));
+        if !moving.is_sorted_by(|(left, _), (right, _)| left <= right) {
+            moving.sort_by(|(left, _), (right, _)| left.cmp(right));
+        }
+        self.moving = moving;
         self.count = 0;
     }
 
@@ -156,11 +195,11 @@ impl Recent {
     }
 }
 
-/// The first bytes of a key as a number that is ordered as they are.
-fn beginning(key: &MessageKey) -> u128 {
+/// The first bytes of a key, ordered as the keys are.
+fn beginning(key: &MessageKey) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(key.as_bytes()).for_each(|(to, from)| *to = *from);
-    u128::from_be_bytes(bytes)
+    bytes
 }
 
 /// One [`Recent`] for the recorder and all readers. Every change is a single call, so a panic elsewhere spoils nothing.

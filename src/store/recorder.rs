@@ -103,7 +103,7 @@ impl Recorder {
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             let _alive = alive;
             background::enter();
-            let ledger = Ledger::new(store, retention, host);
+            let ledger = Ledger::new(store, retention, &host);
             let result = ledger.and_then(|ledger| Writer::new(ledger).run(&inbox, &beat));
             if let Err(error) = &result {
                 error!("{error}");
@@ -283,7 +283,7 @@ mod tests {
 
     fn record(ticket: u64, text: &str, attempt: u32, what: Recorded) -> Record {
         let (at, ran) = (UnixMillis::now(), Duration::ZERO);
-        Record { ticket: Ticket(ticket), key: Some(key(text)), attempt, what, at, ran, first_seen: at }
+        Record { ticket: Ticket(ticket), key: Some(key(text)), attempt, what, at, ran, exit: None, first_seen: at }
     }
 
     fn failed(demand: Demand) -> FailedAttempt {

@@ -109,17 +109,25 @@ fn explain_tells_the_life_of_a_key() {
         (&good["jobs"][0]["state"], &good["jobs"][0]["attempts"][0]["outcome"]),
         (&"done".into(), &"done".into())
     );
+    let attempt = &good["jobs"][0]["attempts"][0];
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    assert_eq!((&attempt["exit_code"], &attempt["signal"]), (&0.into(), &Value::Null), "{attempt}");
+    assert_eq!(attempt["host"], *host);
     let bad = &explain(&daemon, "bad")["jobs"][0];
     let attempts = bad["attempts"].as_array().expect("it is a list");
     assert_eq!(attempts.len(), 2);
     for attempt in attempts {
         assert_eq!(attempt["error"], "exit status 3: no luck with bad");
         assert!(attempt["started_ms"].as_i64() <= attempt["ended_ms"].as_i64());
-        assert!(attempt["host"].as_str().is_some_and(|host| !host.is_empty()), "{attempt}");
+        assert_eq!((&attempt["exit_code"], &attempt["signal"]), (&3.into(), &Value::Null), "{attempt}");
+        assert_eq!(attempt["host"], *host);
     }
     assert_eq!((&attempts[0]["retry_after_s"], &attempts[1]["retry_after_s"]), (&1.into(), &Value::Null));
     assert!(bad["first_seen_ms"].as_i64() <= attempts[0]["started_ms"].as_i64());
 
+    for attempt in explain(&daemon, "crash")["jobs"][0]["attempts"].as_array().expect("it is a list") {
+        assert_eq!((&attempt["exit_code"], &attempt["signal"]), (&Value::Null, &"SIGSEGV".into()), "{attempt}");
+    }
     let (code, text) = run(&daemon, &["explain", "crash", "--job", "work"]);
     assert!(code == Some(0) && text.contains("crash in job work: dead") && text.contains("SIGSEGV"), "{text}");
     assert!(text.contains(&format!("of 2 in the dead-letter queue {DEAD}")), "{text}");

@@ -86,9 +86,9 @@ fn relative_paths_are_taken_from_the_folder_of_the_main_file() {
     let commands: Vec<&Command> = config
         .jobs
         .iter()
-        .map(|job| match &job.handler {
-            Handler::Command(command) => command,
-            Handler::Discard => panic!("a command"),
+        .map(|job| {
+            let Handler::Command(command) = &job.handler else { panic!("not a command: {:?}", job.handler) };
+            command
         })
         .collect();
     let first = here("bin/a").to_string_lossy().into_owned();

@@ -25,6 +25,18 @@ fn no_secret_is_shown() {
         "[jobs.\"amqp://u:hunter2@h\"]\nqueue = \"q\"\nhandler.discard = true",
         "[jobs.a]\nqueue = \"q\"\nhandler.command = \"curl http://u:hunter2@h\"",
         "[jobs.a]\nqueue = \"q\"\nhandler = { command = [\"a\"], env = { A_TOKEN = \"hunter2\", B = 5 } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"https://u:hunter2@h/\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"https://h:port/hunter2\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"h/hunter2\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler.http = \"https://h/#hunter2\"",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h/hunter2\", discard = true }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h/hunter2\", headers = { A = 5 } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h/hunter2 }\n",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"hunter2\\n\" } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"hunter2\", Host = \"hunter2\" } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"hunter2 } }\n",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", headers = { A = \"${WORD}\u{fc}\" } }",
+        "[jobs.a]\nqueue = \"q\"\nhandler = { http = \"https://h\", secret = \"hunter2\" }",
     ] {
         let report = Folder::new(&complete(snippet)).faulty();
         assert!(report.errors() > 0);
@@ -45,26 +57,36 @@ command = ["/bin/true", "é"]
 timeout = "30s"
 "#;
 
+/// A good file with a webhook, for breaking.
+const WITH_WEBHOOK: &str = r#"[broker]
+urls = ["amqp://localhost"]
+[jobs.a]
+queue = "q"
+handler = { http = "https://example.org/hooks/hunter2", timeout = "30s", cwd = 5 }
+"#;
+
 proptest! {
-    /// Wherever a file with a password is broken, no report shows it.
+    /// Wherever a file with a secret is broken, no report shows it.
     #[test]
-    fn a_broken_file_keeps_its_password(
+    fn a_broken_file_keeps_its_secret(
+        file in prop_oneof![Just(WITH_PASSWORD), Just(WITH_WEBHOOK)],
         at in 0..WITH_PASSWORD.len(),
         cut in 0_usize..12,
         piece in prop_oneof![Just("\""), Just("\n"), Just("'"), Just("["), Just("]"), Just("="), Just("#"), Just("@"), Just("/"), Just(":"), Just(" "), Just("${"), Just("x")],
     ) {
-        let password = WITH_PASSWORD.find("hunter2").expect("it is there");
+        // The secret itself stays whole, so that it can be looked for; and with it what says that it is a webhook's.
+        let secret = file.find("https://example").or(file.find("hunter2")).expect("it is there");
+        let secret = secret..file.find("hunter2").expect("it is there") + "hunter2".len();
         let boundary = |mut at: usize| {
-            at = at.min(WITH_PASSWORD.len());
-            while !WITH_PASSWORD.is_char_boundary(at) { at += 1; }
+            at = at.min(file.len());
+            while !file.is_char_boundary(at) { at += 1; }
             at
         };
         let (start, end) = (boundary(at), boundary(at + cut));
-        // The password itself stays whole, so that it can be looked for.
-        if start < password + "hunter2".len() && end > password {
+        if start < secret.end && end > secret.start {
             return Ok(());
         }
-        let text = format!("{}{piece}{}", &WITH_PASSWORD[..start], &WITH_PASSWORD[end..]);
+        let text = format!("{}{piece}{}", &file[..start], &file[end..]);
         if let Err(report) = Folder::new(&text).load() {
             for shown in [report.render(false), report.to_json().to_string(), format!("{report:?}")] {
                 prop_assert!(!shown.contains("hunter2"), "{}\n{}", text, shown);

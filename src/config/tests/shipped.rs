@@ -28,6 +28,9 @@ fn the_example_of_a_job_is_good() {
     assert!(loaded.warnings.entries.is_empty(), "{}", loaded.warnings);
 }
 
+/// The keys of a command, as the file has them.
+const COMMAND: [&str; 4] = ["command", "timeout = \"30s\"", "kill_grace", "env"];
+
 /// A line such as `#key = value` is an example; prose begins with a blank after its `#`.
 #[test]
 fn the_examples_in_comments_are_good() {
@@ -42,9 +45,20 @@ fn the_examples_in_comments_are_good() {
         // What the example stands for in place of what the file has.
         let replaced: &[&str] = match key {
             "queue" => &["[[jobs.", "name", "weight", "declare", "type", "arguments", "bindings"],
-            "discard" => &["command", "timeout = \"30s\"", "kill_grace", "env"],
+            "prefetch" => &["prefetch = 8"],
+            "worker" | "batch" | "linger" | "max_tasks" | "max_memory" | "max_age" => &COMMAND[..1],
+            "http" | "headers" | "secret_file" | "ca_file" | "forward" | "discard" => &COMMAND,
             _ => &[],
         };
+        // What it stands beside.
+        let beside = match key {
+            "batch" | "linger" | "max_tasks" | "max_memory" | "max_age" => "#worker",
+            "headers" | "secret_file" | "ca_file" => "#http",
+            _ => "",
+        };
+        for line in lines.iter_mut().filter(|line| !beside.is_empty() && line.starts_with(beside)) {
+            *line = &line[1..];
+        }
         for (at, line) in lines.iter_mut().enumerate() {
             if at != index
                 && (line.starts_with(&format!("{key} = [")) || replaced.iter().any(|part| line.starts_with(part)))
@@ -55,7 +69,7 @@ fn the_examples_in_comments_are_good() {
         Folder::new(&lines.join("\n")).good();
         tried += 1;
     }
-    assert_eq!(tried, 11, "the examples were found");
+    assert_eq!(tried, 24, "the examples were found");
 }
 
 /// A table that is off unless it stands has its defaults in a comment.
@@ -71,16 +85,23 @@ fn the_kill_switch_in_its_comment_says_what_the_defaults_are() {
 }
 
 #[test]
+fn the_keys_of_a_worker_in_their_comments_say_what_the_defaults_are() {
+    let job = |text: &str| Folder::new(text).good().config.jobs.remove(0);
+    let worker = WHOLE.replacen("\ncommand =", "\n#command =", 1).replacen("\n#worker =", "\nworker =", 1);
+    let written = worker.replacen("\n#batch =", "\nbatch =", 1).replacen("\n#linger =", "\nlinger =", 1);
+    assert!(written.contains("\nworker =") && written.contains("\nbatch =") && written.contains("\nlinger ="));
+    assert_eq!(job(&worker), job(&written));
+}
+
+#[test]
 fn every_key_is_documented() {
     let mut documented = BTreeSet::new();
-    let uncommented: String = WHOLE
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)).unwrap_or(line))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    // Keys that stand twice are a syntax error here, and found all the same.
-    let (tree, _) = toml::de::DeTable::parse_recoverable(&uncommented);
-    collect(&toml::de::DeValue::Table(tree.into_inner()), &mut documented);
+    let examples = WHOLE.lines().filter_map(|line| line.strip_prefix('#'));
+    let examples = examples.filter(|rest| rest.starts_with(char::is_alphabetic));
+    for text in std::iter::once(WHOLE).chain(examples) {
+        let (tree, _) = toml::de::DeTable::parse_recoverable(text);
+        collect(&toml::de::DeValue::Table(tree.into_inner()), &mut documented);
+    }
     documented.extend(["exchange", "type", "routing_key"].map(str::to_owned));
     for shape in shape::ALL {
         for key in shape.keys {

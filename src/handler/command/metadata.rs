@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
-use crate::handler::Context;
+use crate::handler::{Context, Input};
 use crate::task::{HeaderValue, Headers, Task};
 
 /// Longer values are left out of the environment: Linux refuses a variable above 128 KiB, and nothing in a message may
@@ -64,7 +64,8 @@ impl Variables {
 }
 
 /// The JSON object for descriptor 3, one line. Every field is always there; null is what the message lacks.
-pub fn json(context: &Context, task: &Task) -> Vec<u8> {
+pub fn json(context: &Context, input: &Input<'_>) -> Vec<u8> {
+    let task = input.task;
     let message = &task.message;
     let properties = &message.properties;
     let metadata = Metadata {
@@ -79,7 +80,7 @@ pub fn json(context: &Context, task: &Task) -> Vec<u8> {
         routing_key: &message.routing_key,
         message_id: properties.message_id.as_deref(),
         content_type: properties.content_type.as_deref(),
-        content_encoding: properties.content_encoding.as_deref(),
+        content_encoding: input.content_encoding(),
         correlation_id: properties.correlation_id.as_deref(),
         reply_to: properties.reply_to.as_deref(),
         expiration: properties.expiration.as_deref(),

@@ -45,6 +45,28 @@ pub enum Ending {
     Stopped,
 }
 
+/// How a run went.
+#[derive(Debug)]
+pub struct Attended {
+    /// Why it ended.
+    pub ending: Ending,
+    /// The end of its stderr.
+    pub stderr: String,
+    /// All of its stdout, where it was to be kept.
+    pub kept: Kept,
+}
+
+/// What was kept of a stdout.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was not asked for.
+    Nothing,
+    /// All of it.
+    All(Vec<u8>),
+    /// It was longer than it may be.
+    TooLong,
+}
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -99,11 +121,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Attends to the program until it has ended and nothing of it lives; gives why, and the end of its stderr.
+    /// Keeps stdout, up to so many bytes. It is not logged then: it is the body of a message.
+    pub fn keep_stdout(mut self, most: usize) -> Self {
+        self.stdout.log = None;
+        self.stdout.kept = Some((Vec::new(), most));
+        self
+    }
+
+    /// Attends to the program until it has ended and nothing of it lives.
     ///
     /// An error means that the machine failed us, or that the exit status is unknown; nothing of the program lives then
     /// either.
-    pub fn attend(mut self) -> io::Result<(Ending, String)> {
+    pub fn attend(mut self) -> io::Result<Attended> {
         self.metadata.push();
         self.stdin.push();
         let ending = loop {
@@ -127,8 +156,9 @@ impl<'a> Run<'a> {
         };
         self.stdout.drain();
         self.stderr.drain();
-        self.stdout.finish();
-        Ok((ending, self.stderr.finish()))
+        let (_, kept) = self.stdout.finish();
+        let (stderr, _) = self.stderr.finish();
+        Ok(Attended { ending, stderr, kept })
     }
 
     fn terminate(&mut self, cause: Cause, kill_at: Instant) {
@@ -233,11 +263,13 @@ struct Stream {
     tail: Tail,
     /// The label and the lines; absent where nothing is logged.
     log: Option<(String, Lines)>,
+    /// What came so far, and how much may come; absent where it is not wanted. One byte more shows that it was too much.
+    kept: Option<(Vec<u8>, usize)>,
 }
 
 impl Stream {
     fn new(pipe: Option<OwnedFd>, label: Option<String>) -> Self {
-        Self { pipe, tail: Tail::default(), log: label.map(|label| (label, Lines::default())) }
+        Self { pipe, tail: Tail::default(), log: label.map(|label| (label, Lines::default())), kept: None }
     }
 
     /// Reads once. Says how many bytes came; 0 where nothing is there, or the stream is at its end.
@@ -253,6 +285,10 @@ impl Stream {
             self.pipe = None;
         }
         self.tail.feed(&chunk[..read]);
+        if let Some((kept, most)) = &mut self.kept {
+            let room = (*most + 1).saturating_sub(kept.len());
+            kept.extend_from_slice(&chunk[..read.min(room)]);
+        }
         if let Some((label, lines)) = &mut self.log {
             lines.feed(&chunk[..read], |line| log_line(label, line));
         }
@@ -270,12 +306,17 @@ impl Stream {
         }
     }
 
-    /// Closes it; gives its tail.
-    fn finish(self) -> String {
+    /// Closes it; gives its tail, and what was kept.
+    fn finish(self) -> (String, Kept) {
         if let Some((label, lines)) = self.log {
             lines.finish(|line| log_line(&label, line));
         }
-        self.tail.text()
+        let kept = match self.kept {
+            None => Kept::Nothing,
+            Some((kept, most)) if kept.len() > most => Kept::TooLong,
+            Some((kept, _)) => Kept::All(kept),
+        };
+        (self.tail.text(), kept)
     }
 }
 
@@ -303,7 +344,7 @@ mod tests {
         assert_eq!(poll(&mut ended, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })), Ok(1));
         let stop = Stop::new().unwrap();
         let run = Run::new(process, b"body", b"{}", limits, &stop, None);
-        let (ending, stderr) = run.attend().unwrap();
+        let Attended { ending, stderr, .. } = run.attend().unwrap();
         assert!(matches!(ending, Ending::Exited(status) if status.code() == Some(3)));
         assert!(stderr.ends_with("the end"), "{stderr}");
     }

@@ -19,7 +19,17 @@ use crate::task::{HeaderValue, Message, MessageKey, UnixMillis};
 const LONG: Duration = Duration::from_secs(60);
 
 pub fn context() -> Context {
-    Context { job: "thumbnails".into(), queues: vec!["thumbnails.urgent".into()], max_attempts: 5 }
+    Context {
+        job: "thumbnails".into(),
+        queues: vec!["thumbnails.urgent".into()],
+        max_attempts: 5,
+        max_body: 1 << 20,
+        reply: false,
+    }
+}
+
+pub fn input(task: &Task) -> Input<'_> {
+    Input { task, body: (&*task.message.body).into() }
 }
 
 pub fn task(body: &[u8]) -> Task {
@@ -32,6 +42,7 @@ pub fn task(body: &[u8]) -> Task {
         priority: 0,
         first_seen: UnixMillis(0),
         received: Instant::now(),
+        deadline: None,
         unfit: None,
         message: Message { body: body.to_vec(), ..Message::default() },
     }
@@ -94,12 +105,14 @@ impl Setup {
     fn run_until(&self, task: &Task, stop: &Stop) -> Outcome {
         let handler = CommandHandler::new(&self.config, Arc::new(context()));
         let label = Some(handler.label(task));
-        handler.run_labelled(task, stop, label)
+        handler.run_labelled(&input(task), stop, label).outcome
     }
 
     /// Runs it as with logging off.
     fn run_unlogged(&self, task: &Task) -> Outcome {
-        CommandHandler::new(&self.config, Arc::new(context())).run_labelled(task, &Stop::new().unwrap(), None)
+        CommandHandler::new(&self.config, Arc::new(context()))
+            .run_labelled(&input(task), &Stop::new().unwrap(), None)
+            .outcome
     }
 }
 
@@ -126,7 +139,7 @@ fn retry(class: ErrorClass, error: &str) -> Outcome {
 fn broken(outcome: Outcome) -> String {
     match outcome {
         Outcome::Broken(error) => error,
-        other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Dead(_) | Outcome::Interrupted) => {
+        other @ (Outcome::Done | Outcome::Retry(_) | Outcome::Dead(_) | Outcome::Interrupted(_)) => {
             panic!("not broken: {other:?}")
         }
     }

@@ -44,7 +44,7 @@ fn log_a_run() {
     let mut task = task(b"");
     task.key = Some(MessageKey::from_text("two\nlines"));
     let mut handler = CommandHandler::new(&Setup::script(script).config, Arc::new(context()));
-    assert_eq!(handler.run(&task, &Stop::new().unwrap()), Outcome::Done);
+    assert_eq!(handler.run(&input(&task), &Stop::new().unwrap()).outcome, Outcome::Done);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_stop_ends_a_run() {
             wait_until("the program starts", || fs::metadata(&started).is_ok_and(|file| file.len() > 0));
             let raised = Instant::now();
             stop.raise();
-            assert_eq!(run.join().unwrap(), Outcome::Interrupted);
+            assert_eq!(run.join().unwrap(), Outcome::Interrupted(STOPPED));
             assert!(raised.elapsed() < LONG / 2, "the grace of a stop is short");
         });
         assert!(!lives(setup.pids("pid")[0]));
@@ -140,6 +140,6 @@ fn nothing_starts_after_a_stop() {
     let setup = Setup::script(r#": > "$1/ran""#);
     let stop = Stop::new().unwrap();
     stop.raise();
-    assert_eq!(setup.run_until(&task(b""), &stop), Outcome::Interrupted);
+    assert_eq!(setup.run_until(&task(b""), &stop), Outcome::Interrupted(STOPPED));
     assert!(!setup.path("ran").exists());
 }
