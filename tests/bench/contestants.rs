@@ -46,10 +46,12 @@ enum Fill {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Bare,
-    /// What stands in the job's table, and in that of its handler.
+    /// What stands in the job's table, in that of its handler, and how many messages wait for one ack: so many fewer than
+    /// the prefetch that the broker always has room to go on.
     Warrend {
         job: &'static str,
         handler: &'static str,
+        ack: usize,
     },
     Pika,
     /// Pool and prefetch multiplier.
@@ -62,26 +64,46 @@ enum Kind {
 /// In what order they stand in the table. The prefetches of the peers are the best of several that were tried.
 pub const ALL: [Contestant; 16] = [
     Contestant::new("bare", 200_000, Fill::Random, Kind::Bare),
-    Contestant::new("discard-v7", 200_000, Fill::Ordered, Kind::Warrend { job: LARGE, handler: "discard = true" }),
-    Contestant::new("discard-v4", 200_000, Fill::Random, Kind::Warrend { job: LARGE, handler: "discard = true" }),
-    Contestant::new("forward", 50_000, Fill::Random, Kind::Warrend { job: LARGE, handler: FORWARD }),
-    Contestant::new("worker-50", 80_000, Fill::Random, Kind::Warrend { job: "prefetch = 400", handler: WORKER_50 }),
-    Contestant::new("worker-1", 50_000, Fill::Random, Kind::Warrend { job: "prefetch = 100", handler: WORKER_1 }),
+    Contestant::new(
+        "discard-v7",
+        200_000,
+        Fill::Ordered,
+        Kind::Warrend { job: LARGE, handler: "discard = true", ack: ACK_BATCH },
+    ),
+    Contestant::new(
+        "discard-v4",
+        200_000,
+        Fill::Random,
+        Kind::Warrend { job: LARGE, handler: "discard = true", ack: ACK_BATCH },
+    ),
+    Contestant::new("forward", 50_000, Fill::Random, Kind::Warrend { job: LARGE, handler: FORWARD, ack: ACK_BATCH }),
+    Contestant::new(
+        "worker-50",
+        80_000,
+        Fill::Random,
+        Kind::Warrend { job: "prefetch = 400", handler: WORKER_50, ack: ACK_BATCH },
+    ),
+    Contestant::new("worker-1", 50_000, Fill::Random, Kind::Warrend { job: SMALL, handler: WORKER_1, ack: 20 }),
     Contestant::new("pika", 50_000, Fill::Random, Kind::Pika),
     Contestant::new("dramatiq", 40_000, Fill::Script("dramatiq_app.py"), Kind::Dramatiq(100)),
     Contestant::new("dramatiq-default", 20_000, Fill::Script("dramatiq_app.py"), Kind::Dramatiq(0)),
     Contestant::new("celery-threads", 12_000, Fill::Script("celery_app.py"), Kind::Celery("threads", 16)),
     Contestant::new("celery-prefork", 12_000, Fill::Script("celery_app.py"), Kind::Celery("prefork", 64)),
-    Contestant::new("command-empty", 12_000, Fill::Empty, Kind::Warrend { job: SMALL, handler: COMMAND_TRUE }),
+    Contestant::new("command-empty", 12_000, Fill::Empty, Kind::Warrend { job: SMALL, handler: COMMAND_TRUE, ack: 20 }),
     Contestant::new("amqp-consume-empty", 10_000, Fill::Empty, Kind::AmqpConsume(&["/bin/true"])),
-    Contestant::new("command-body", 10_000, Fill::Random, Kind::Warrend { job: SMALL, handler: COMMAND_READER }),
+    Contestant::new(
+        "command-body",
+        10_000,
+        Fill::Random,
+        Kind::Warrend { job: SMALL, handler: COMMAND_READER, ack: 20 },
+    ),
     Contestant::new("amqp-consume-body", 8_000, Fill::Random, Kind::AmqpConsume(&READER)),
-    Contestant::new("command-true", 12_000, Fill::Random, Kind::Warrend { job: SMALL, handler: COMMAND_TRUE }),
+    Contestant::new("command-true", 12_000, Fill::Random, Kind::Warrend { job: SMALL, handler: COMMAND_TRUE, ack: 20 }),
 ];
 
 /// The keys below `[jobs.bench]` beside its queue.
 const LARGE: &str = "prefetch = 1000";
-const SMALL: &str = "prefetch = 20";
+const SMALL: &str = "prefetch = 100";
 
 const FORWARD: &str = "forward = { exchange = \"\", routing_key = \"out\" }";
 const WORKER_1: &str = "worker = [\"PYTHON\", \"SCRIPTS/worker.py\"]";
@@ -105,7 +127,7 @@ impl Contestant {
         let vhost = Vhost::new();
         self.fill(&vhost, messages);
         let measured = match self.kind {
-            Kind::Warrend { job, handler } => self.run_warrend(&vhost, messages, job, handler),
+            Kind::Warrend { job, handler, ack } => self.run_warrend(&vhost, messages, (job, handler, ack)),
             Kind::Bare | Kind::Pika | Kind::Celery(..) | Kind::Dramatiq(_) | Kind::AmqpConsume(_) => {
                 self.run_peer(&vhost, messages)
             }
@@ -131,11 +153,12 @@ impl Contestant {
         wait_until("the queue is filled", DAEMON_TIMEOUT, || vhost.ready(NAME) == Some(messages));
     }
 
-    fn run_warrend(&self, vhost: &Vhost, messages: u32, job: &str, handler: &str) -> Measured {
+    fn run_warrend(&self, vhost: &Vhost, messages: u32, (job, handler, ack): (&str, &str, usize)) -> Measured {
         if handler == FORWARD {
             vhost.declare("out");
         }
-        let mut warrend = Warrend::new(vhost, job, handler, &format!("batch = {ACK_BATCH}"));
+        let mut warrend =
+            Warrend::new(vhost, &format!("concurrency = {CONCURRENCY}\n{job}"), handler, &format!("batch = {ack}"));
         warrend.daemon.spawn(&[]);
         let measured = watch(vhost, messages, self.consumers, || warrend.is_alive());
         warrend.stop(messages);
@@ -262,7 +285,7 @@ impl Warrend {
         Self::with_jobs(
             vhost,
             &format!(
-                "[jobs.{NAME}]\nqueue = \"{NAME}\"\nconcurrency = {CONCURRENCY}\n{job}\n\n\
+                "[jobs.{NAME}]\nqueue = \"{NAME}\"\n{job}\n\n\
                  [jobs.{NAME}.handler]\n{handler}\n\n[jobs.{NAME}.ack]\n{ack}\n"
             ),
         )

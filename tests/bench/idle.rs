@@ -1,6 +1,5 @@
 //! What a daemon costs that has nothing to do, and what it needs while a long queue waits.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::contestants::{Warrend, fill};
@@ -58,7 +57,7 @@ pub fn long_queue(waiting: u32, figures: &mut Figures) {
     for (name, handler) in
         [("discard", "discard = true"), ("worker", "worker = [\"PYTHON\", \"SCRIPTS/worker.py\"]\nbatch = 50")]
     {
-        let mut warrend = Warrend::new(&vhost, &format!("prefetch = {PREFETCH}"), handler, "");
+        let mut warrend = Warrend::new(&vhost, &format!("concurrency = 2\nprefetch = {PREFETCH}"), handler, "");
         warrend.daemon.spawn(&[]);
         let enough = left.saturating_sub(DRAINED);
         let mut memory = Memory::default();
@@ -71,9 +70,7 @@ pub fn long_queue(waiting: u32, figures: &mut Figures) {
         warrend.end();
         tree::nothing_left();
         let now = vhost.ready(NAME).unwrap_or_default();
-        let mut line = String::new();
-        let _ = write!(line, "{name:10}  {:>9}  {peak:>16.1}  {:>8.1}", left - now, memory.tree);
-        println!("{line}");
+        println!("{name:10}  {:>9}  {peak:>16.1}  {:>8.1}", left - now, memory.tree);
         left = now;
         highest = highest.max(peak);
     }

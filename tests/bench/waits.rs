@@ -2,10 +2,11 @@
 //!
 //! The worker notes when a task starts (`worker.py`); what it is compared with is the clock of the same machine.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use amiquip::{AmqpValue, FieldTable};
+use tempfile::TempPath;
 
 use crate::contestants::{Warrend, body};
 use crate::goals::Figures;
@@ -123,10 +124,10 @@ fn urgent(concurrency: usize) -> Vec<f64> {
 }
 
 /// A daemon with the Python worker, and the file in which the worker notes its starts.
-fn worker(vhost: &Vhost, table: &str, sleep_ms: u128) -> (Warrend, PathBuf) {
+fn worker(vhost: &Vhost, table: &str, sleep_ms: u128) -> (Warrend, TempPath) {
     let starts = tempfile::Builder::new().prefix("warrend-starts-").tempfile().expect("a temporary file can be made");
-    let starts = starts.into_temp_path().keep().expect("it is there");
-    let handler = format!("{WORKER}\nenv = {{ BENCH_STARTS = {starts:?}, BENCH_SLEEP_MS = \"{sleep_ms}\" }}");
+    let starts = starts.into_temp_path();
+    let handler = format!("{WORKER}\nenv = {{ BENCH_STARTS = {:?}, BENCH_SLEEP_MS = \"{sleep_ms}\" }}", &*starts);
     (Warrend::new(vhost, table, &handler, ""), starts)
 }
 
