@@ -26,7 +26,7 @@ MILLIONS ?=
 WAITING ?=
 
 support = tests/support
-scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/handlers/*.sh)
+scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/*/*.sh)
 
 .PHONY: help deps deps-broker build demo test check bench broker-start broker-stop install clean
 

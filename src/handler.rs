@@ -5,6 +5,9 @@
 //! the store, and any decision about retries.
 
 pub mod command;
+pub mod http;
+mod process;
+pub mod worker;
 
 use std::borrow::Cow;
 use std::io;
@@ -21,6 +24,10 @@ use crate::{config, encoding};
 pub enum Handler {
     /// A program run once for each task.
     Command(command::CommandHandler),
+    /// A long-lived process that gets batches of tasks.
+    Worker(Box<worker::WorkerHandler>),
+    /// A POST for each task.
+    Http(Box<http::HttpHandler>),
     /// Not for worker threads: the job thread does it.
     None,
 }
@@ -72,10 +79,9 @@ impl Handler {
     pub fn new(config: &config::Handler, context: Arc<Context>) -> Self {
         match config {
             config::Handler::Command(config) => Self::Command(command::CommandHandler::new(config, context)),
-            config::Handler::Worker(_)
-            | config::Handler::Http(_)
-            | config::Handler::Forward(_)
-            | config::Handler::Discard => Self::None,
+            config::Handler::Worker(config) => Self::Worker(Box::new(worker::WorkerHandler::new(config, context))),
+            config::Handler::Http(config) => Self::Http(Box::new(http::HttpHandler::new(config, context))),
+            config::Handler::Forward(_) | config::Handler::Discard => Self::None,
         }
     }
 
@@ -83,14 +89,31 @@ impl Handler {
     /// handler.
     ///
     /// Blocks for at most the handler's `timeout` and `kill_grace`, and a few seconds more where the kernel is slow to
-    /// end a killed process; returns early once `stop` is raised.
+    /// end a killed process; returns early once `stop` is raised. A worker process that has to be started first may take
+    /// ten seconds to say hello, and as many pass before one that failed is replaced.
     pub fn run(&mut self, tasks: &[Arc<Task>], stop: &Stop) -> Vec<Answer> {
         match self {
             Self::Command(handler) => {
                 let max_body = handler.context.max_body;
                 run_fit(tasks, max_body, |inputs| inputs.iter().map(|input| handler.run(input, stop)).collect())
             }
+            Self::Worker(handler) => {
+                let max_body = handler.context.max_body;
+                run_fit(tasks, max_body, |inputs| handler.run(inputs, stop))
+            }
+            Self::Http(handler) => {
+                let max_body = handler.context.max_body;
+                run_fit(tasks, max_body, |inputs| inputs.iter().map(|input| handler.run(input, stop)).collect())
+            }
             Self::None => tasks.iter().map(|_| Outcome::Done.into()).collect(),
+        }
+    }
+
+    /// Why processes were replaced since this was last asked.
+    pub fn take_restarts(&mut self) -> Vec<worker::Restart> {
+        match self {
+            Self::Worker(handler) => handler.take_restarts(),
+            Self::Command(_) | Self::Http(_) | Self::None => Vec::new(),
         }
     }
 }

@@ -23,7 +23,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
     ("amiquip::", &["broker", "logging"]),
     ("rusqlite::", &["store"]),
     ("execve", &["handler"]),
-    ("unsafe_code", &["handler/command/exec.rs", "background.rs"]),
+    ("unsafe_code", &["handler/process/exec.rs", "background.rs"]),
     ("Committed::attest(", &["store/recorder.rs", "policy/sim.rs", "task.rs"]),
     (".ack_multiple(", &["broker"]),
     ("session.ack(", &["job/settle.rs"]),

@@ -253,7 +253,7 @@ impl Job {
         (self.wiring.beat)();
         let mut select = Select::new();
         select.recv(&self.commands);
-        select.recv(&self.workers.finished);
+        self.workers.watch(&mut select);
         select.recv(&self.committed);
         select.recv(&self.published);
         select.recv(self.linking.linked());

@@ -108,6 +108,9 @@ pub struct Job {
     pub requeued: u64,
     /// Attempts ended by a signal.
     pub crashed: u64,
+    /// With a `worker` handler: processes that were replaced, by the reason; empty for other handlers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub worker_restarts: BTreeMap<String, u64>,
     /// Ack frames sent.
     pub acks: u64,
     /// Completed tasks a second, over the last minute.

@@ -8,6 +8,8 @@ mod headers;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 pub use headers::{HeaderValue, Headers, entry_size, table_size};
 
 /// The name of a job, as in `[jobs.NAME]`. Cheap to clone.
@@ -120,34 +122,49 @@ pub struct DeliveryTag {
     pub tag: u64,
 }
 
-/// The properties of a message, as AMQP 0-9-1 has them (class `basic`). Absent is `None`.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The properties of a message, as AMQP 0-9-1 has them (class `basic`). Absent is `None`, and in JSON it
+/// is left out; the headers stand apart from the rest there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Properties {
     /// MIME type of the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// Encoding of the body, such as `gzip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// The header table; absent and empty are the same to us.
+    #[serde(skip)]
     pub headers: Headers,
     /// 1 = transient, 2 = persistent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery_mode: Option<u8>,
     /// 0 to 255; higher is more urgent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
     /// Ties a reply to its request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
     /// Where an answer goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
     /// Time to live in milliseconds, as decimal text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
     /// The publisher's id of the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// Seconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<u64>,
     /// The publisher's type name.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// The publishing user; the broker checks it against the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// The publishing application.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub app_id: Option<String>,
 }
 

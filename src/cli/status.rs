@@ -106,6 +106,14 @@ fn details(text: &mut String, status: &Status) {
             };
             lines.push(job.queues.iter().map(queue).collect::<Vec<_>>().join(", "));
         }
+        let restarts: u64 = job.worker_restarts.values().sum();
+        if restarts > 0 {
+            let reasons = job.worker_restarts.iter().filter(|(_, count)| **count > 0);
+            let reasons: Vec<_> =
+                reasons.map(|(reason, count)| format!("{} {}", clean(reason), number(*count))).collect();
+            let what = if restarts == 1 { "process was" } else { "processes were" };
+            lines.push(format!("{} worker {what} replaced: {}", number(restarts), reasons.join(", ")));
+        }
         if job.prefetch_auto {
             lines.push(format!("prefetch {} by measurement", number(job.prefetch.into())));
         }
@@ -218,6 +226,7 @@ mod tests {
             duplicates: 300,
             retried: 40,
             dead: 5,
+            worker_restarts: [("crashed".to_owned(), 2), ("exited".to_owned(), 0), ("max_age".to_owned(), 11)].into(),
             rate_1m: 201.46,
             run_ms: Percentiles { p50: Some(1.25), p95: Some(3.0), p99: Some(1250.0) },
             queues: [
@@ -254,6 +263,7 @@ mod tests {
         assert!(text.lines().count() <= 24, "{text}");
         assert!(text.starts_with("warrend 0.1.0   degraded, running   up 1 h 2 min   pid 7\n!  job other"), "{text}");
         assert!(text.contains("5 dead letters in mail.dead"), "{text}");
+        assert!(text.contains("13 worker processes were replaced: crashed 2, max_age 11\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "what others wrote cannot steer the terminal: {text}");
         assert!(render(&sample(), true).contains("\u{1b}[1;31mdegraded"));
     }

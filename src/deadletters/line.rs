@@ -4,10 +4,7 @@
 //! {"schema":1,"id":"7","body":"text","properties":{"message_id":"7"},"headers":{"x-n":{"type":"i64","value":1}}}
 //! ```
 //!
-//! A body that is not UTF-8 stands as `body_base64`. Each header bears its AMQP type, because JSON's own types would make a
-//! 64-bit number of every integer. Floats stand as text, which reads back to the last bit.
-
-use std::collections::BTreeMap;
+//! A body that is not UTF-8 stands as `body_base64`. Each header bears its AMQP type, see [`HeaderValue`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,106 +28,21 @@ pub struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
     #[serde(default)]
-    properties: Fields,
+    properties: Properties,
     #[serde(default)]
-    headers: BTreeMap<String, Typed>,
-}
-
-/// All properties but the headers; absent is absent.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Fields {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_encoding: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delivery_mode: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    correlation_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expiration: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timestamp: Option<u64>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app_id: Option<String>,
-}
-
-/// A header value that says what it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", content = "value", rename_all = "lowercase", deny_unknown_fields)]
-enum Typed {
-    Bool(bool),
-    I8(i8),
-    U8(u8),
-    I16(i16),
-    U16(u16),
-    I32(i32),
-    U32(u32),
-    I64(i64),
-    F32(String),
-    F64(String),
-    Decimal {
-        scale: u8,
-        value: u32,
-    },
-    Text(String),
-    /// Base64.
-    Bytes(String),
-    Timestamp(u64),
-    Array(Vec<Typed>),
-    Table(BTreeMap<String, Typed>),
-    Void,
+    headers: Headers,
 }
 
 impl Line {
     /// Of a letter, with the id that people know it by.
     pub fn of(id: Option<String>, message: &Message) -> Self {
-        // Taken apart by name, so that a property added to the type cannot be forgotten here.
-        let Properties {
-            content_type,
-            content_encoding,
-            headers,
-            delivery_mode,
-            priority,
-            correlation_id,
-            reply_to,
-            expiration,
-            message_id,
-            timestamp,
-            kind,
-            user_id,
-            app_id,
-        } = message.properties.clone();
         let (body, body_base64) = match std::str::from_utf8(&message.body) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(STANDARD.encode(&message.body))),
         };
-        let properties = Fields {
-            content_type,
-            content_encoding,
-            delivery_mode,
-            priority,
-            correlation_id,
-            reply_to,
-            expiration,
-            message_id,
-            timestamp,
-            kind,
-            user_id,
-            app_id,
-        };
-        Self { schema: SCHEMA, id, body, body_base64, properties, headers: typed_table(&headers) }
+        let mut properties = message.properties.clone();
+        let headers = std::mem::take(&mut properties.headers);
+        Self { schema: SCHEMA, id, body, body_base64, properties, headers }
     }
 
     /// Reads one line back: properties and body. The error is the end of a sentence.
@@ -146,107 +58,14 @@ impl Line {
             }
             (Some(_), Some(_)) | (None, None) => return Err("it needs one of body and body_base64".to_owned()),
         };
-        let headers = untyped_table(line.headers)?;
-        let Fields {
-            content_type,
-            content_encoding,
-            delivery_mode,
-            priority,
-            correlation_id,
-            reply_to,
-            expiration,
-            message_id,
-            timestamp,
-            kind,
-            user_id,
-            app_id,
-        } = line.properties;
-        let properties = Properties {
-            content_type,
-            content_encoding,
-            headers,
-            delivery_mode,
-            priority,
-            correlation_id,
-            reply_to,
-            expiration,
-            message_id,
-            timestamp,
-            kind,
-            user_id,
-            app_id,
-        };
+        let properties = Properties { headers: line.headers, ..line.properties };
         Ok((properties, body))
     }
 }
 
 /// A header value in its typed JSON form.
 pub fn header_json(value: &HeaderValue) -> serde_json::Value {
-    serde_json::to_value(typed(value)).expect("numbers, text and text-keyed maps always have a JSON form")
-}
-
-fn typed_table(headers: &Headers) -> BTreeMap<String, Typed> {
-    headers.iter().map(|(name, value)| (name.clone(), typed(value))).collect()
-}
-
-fn typed(value: &HeaderValue) -> Typed {
-    match value {
-        HeaderValue::Bool(is) => Typed::Bool(*is),
-        HeaderValue::I8(n) => Typed::I8(*n),
-        HeaderValue::U8(n) => Typed::U8(*n),
-        HeaderValue::I16(n) => Typed::I16(*n),
-        HeaderValue::U16(n) => Typed::U16(*n),
-        HeaderValue::I32(n) => Typed::I32(*n),
-        HeaderValue::U32(n) => Typed::U32(*n),
-        HeaderValue::I64(n) => Typed::I64(*n),
-        // A NaN has bits of its own, which its name does not tell.
-        HeaderValue::F32(n) if n.is_nan() => Typed::F32(format!("NaN:{:08x}", n.to_bits())),
-        HeaderValue::F32(n) => Typed::F32(n.to_string()),
-        HeaderValue::F64(n) if n.is_nan() => Typed::F64(format!("NaN:{:016x}", n.to_bits())),
-        HeaderValue::F64(n) => Typed::F64(n.to_string()),
-        HeaderValue::Decimal { scale, value } => Typed::Decimal { scale: *scale, value: *value },
-        HeaderValue::Text(text) => Typed::Text(text.clone()),
-        HeaderValue::Bytes(bytes) => Typed::Bytes(STANDARD.encode(bytes)),
-        HeaderValue::Timestamp(seconds) => Typed::Timestamp(*seconds),
-        HeaderValue::Array(values) => Typed::Array(values.iter().map(typed).collect()),
-        HeaderValue::Table(table) => Typed::Table(typed_table(table)),
-        HeaderValue::Void => Typed::Void,
-    }
-}
-
-fn untyped_table(table: BTreeMap<String, Typed>) -> Result<Headers, String> {
-    table.into_iter().map(|(name, value)| Ok((name, untyped(value)?))).collect()
-}
-
-fn untyped(value: Typed) -> Result<HeaderValue, String> {
-    let no_number = |text: &str| format!("{text:?} is no number");
-    Ok(match value {
-        Typed::Bool(is) => HeaderValue::Bool(is),
-        Typed::I8(n) => HeaderValue::I8(n),
-        Typed::U8(n) => HeaderValue::U8(n),
-        Typed::I16(n) => HeaderValue::I16(n),
-        Typed::U16(n) => HeaderValue::U16(n),
-        Typed::I32(n) => HeaderValue::I32(n),
-        Typed::U32(n) => HeaderValue::U32(n),
-        Typed::I64(n) => HeaderValue::I64(n),
-        Typed::F32(text) => HeaderValue::F32(match text.strip_prefix("NaN:") {
-            Some(bits) => f32::from_bits(u32::from_str_radix(bits, 16).map_err(|_| no_number(&text))?),
-            None => text.parse().map_err(|_| no_number(&text))?,
-        }),
-        Typed::F64(text) => HeaderValue::F64(match text.strip_prefix("NaN:") {
-            Some(bits) => f64::from_bits(u64::from_str_radix(bits, 16).map_err(|_| no_number(&text))?),
-            None => text.parse().map_err(|_| no_number(&text))?,
-        }),
-        Typed::Decimal { scale, value } => HeaderValue::Decimal { scale, value },
-        Typed::Text(text) => HeaderValue::Text(text),
-        Typed::Bytes(text) => {
-            HeaderValue::Bytes(STANDARD.decode(text).map_err(|error| format!("a header of bytes is broken: {error}"))?)
-        }
-        Typed::Timestamp(seconds) => HeaderValue::Timestamp(seconds),
-        Typed::Array(values) => HeaderValue::Array(values.into_iter().map(untyped).collect::<Result<_, _>>()?),
-        Typed::Table(table) => HeaderValue::Table(untyped_table(table)?),
-        Typed::Void => HeaderValue::Void,
-    })
+    serde_json::to_value(value).expect("numbers, text and text-keyed maps always have a JSON form")
 }
 
 #[cfg(test)]

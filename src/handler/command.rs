@@ -18,12 +18,8 @@
 //! A background process that a program leaves behind in its group is killed with the group. If the daemon itself is
 //! killed, the kernel kills the program; what the program started is then up to the control group of the service.
 
-mod exec;
-mod group;
-mod metadata;
-mod output;
+pub(super) mod metadata;
 mod pump;
-mod spawn;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -31,20 +27,16 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use signal_hook::low_level::signal_name;
-
-use self::pump::{Attended, Ending, Kept, Limits, Run};
-use self::spawn::Program;
+use self::pump::{Attended, Ending, Limits, Process, Run};
+use super::process::spawn::Program;
+use super::process::stream::Kept;
+use super::process::{BROKEN, STOPPED, killed_by, output, with_stderr};
 use super::{Context, Input, Stop};
 use crate::config;
 use crate::task::{Answer, ErrorClass, Exit, Failure, Outcome, Reply, Task};
 
 /// Exit status: dead-letter now (`EX_DATAERR` of sysexits.h).
 const REJECTED: i32 = 65;
-/// Exit status: the program cannot work (`EX_CONFIG`).
-const BROKEN: i32 = 78;
-/// Why a run that the daemon ended says nothing of its message.
-const STOPPED: &str = "the handler was ended when the daemon stopped";
 
 /// Runs a program for each task of one worker thread.
 #[derive(Debug)]
@@ -59,7 +51,7 @@ impl CommandHandler {
     /// Prepares what is the same for every run.
     pub fn new(config: &config::Command, context: Arc<Context>) -> Self {
         let limits = Limits { timeout: config.timeout, kill_grace: config.kill_grace };
-        Self { context, program: Program::new(config), limits }
+        Self { context, program: Program::new(config, "command"), limits }
     }
 
     /// Runs the program for one task; see [`super::Handler::run`].
@@ -78,7 +70,7 @@ impl CommandHandler {
         }
         let metadata = metadata::json(&self.context, input);
         let variables = metadata::variables(&self.context, input.task);
-        let process = match program.start(variables, label.is_some() || self.context.reply) {
+        let process = match Process::start(program, variables, label.is_some() || self.context.reply) {
             Ok(process) => process,
             Err(error) => return Outcome::Broken(program.explain(&error)).into(),
         };
@@ -134,23 +126,6 @@ fn judge(program: &str, status: ExitStatus, stderr: &str) -> Outcome {
     }
 }
 
-fn killed_by(status: ExitStatus) -> String {
-    let number = status.signal().unwrap_or_default();
-    let name = signal_name(number).unwrap_or("a signal");
-    let note = if status.core_dumped() {
-        ", core dumped"
-    } else if number == libc::SIGKILL {
-        ", not by warrend; the machine may have run out of memory"
-    } else {
-        ""
-    };
-    format!("killed by {name} (signal {number}){note}")
-}
-
 fn failure(outcome: fn(Failure) -> Outcome, class: ErrorClass, what: &str, stderr: &str) -> Outcome {
     outcome(Failure { class, error: with_stderr(what, stderr) })
-}
-
-fn with_stderr(what: &str, stderr: &str) -> String {
-    if stderr.is_empty() { what.to_owned() } else { format!("{what}: {stderr}") }
 }

@@ -76,6 +76,7 @@ impl Job {
             dead: counters.dead,
             requeued: counters.requeued,
             crashed: counters.crashed,
+            worker_restarts: self.worker_restarts(),
             acks: counters.acks,
             rate_1m: (self.rate.per_second(now) * 100.0).round() / 100.0,
             run_ms: self.run_time.percentiles(now),
@@ -88,6 +89,18 @@ impl Job {
             last_error: counters.last_error.clone(),
             forwarding: census.forwarding,
             reconnects: self.linking.sessions.saturating_sub(1),
+        }
+    }
+
+    fn worker_restarts(&self) -> BTreeMap<String, u64> {
+        match self.config.handler {
+            config::Handler::Worker(_) => {
+                self.workers.restarts().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect()
+            }
+            config::Handler::Command(_)
+            | config::Handler::Http(_)
+            | config::Handler::Forward(_)
+            | config::Handler::Discard => BTreeMap::new(),
         }
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Select, Sender};
 
+use crate::handler::worker::Restart;
 use crate::handler::{Context, Handler, Stop};
 use crate::task::{Answer, ErrorClass, Failure, Outcome, Task, Ticket};
 use crate::{config, failpoint};
@@ -25,15 +26,25 @@ pub struct Finished {
     pub ran: Duration,
 }
 
+/// What a thread reports of one batch.
+#[derive(Debug)]
+struct Report {
+    finished: Vec<Finished>,
+    /// Processes that were replaced meanwhile.
+    restarts: Vec<Restart>,
+}
+
 /// The threads and the channels to them; owned by the job thread.
 #[derive(Debug)]
 pub struct Workers {
     /// Room for one batch a thread. The job sends one only while a thread is idle, so it never waits.
     batches: Sender<Batch>,
-    /// Room for one result a thread, so no worker waits to report.
-    pub finished: Receiver<Vec<Finished>>,
-    /// Keeps `finished` connected where there are no threads: a disconnected channel is always ready.
-    _results: Sender<Vec<Finished>>,
+    /// Room for one report a thread, so no worker waits to report.
+    reports: Receiver<Report>,
+    /// Keeps `reports` connected where there are no threads: a disconnected channel is always ready.
+    _outbox: Sender<Report>,
+    /// Processes that were replaced, in the order of [`Restart::ALL`].
+    restarts: [u64; Restart::ALL.len()],
     /// Threads that have a batch.
     busy: usize,
     /// Raised when running handlers must end.
@@ -45,7 +56,7 @@ impl Workers {
     /// Starts `job.concurrency` threads named `work:<job>:<n>`; none for a handler that has nothing to run.
     pub fn spawn(job: &config::Job) -> std::io::Result<Self> {
         let (batches, inbox) = crossbeam_channel::bounded::<Batch>(job.concurrency);
-        let (outbox, finished) = crossbeam_channel::bounded(job.concurrency);
+        let (outbox, reports) = crossbeam_channel::bounded(job.concurrency);
         let stop = Stop::new()?;
         let context = Arc::new(Context {
             job: Arc::clone(&job.name),
@@ -62,7 +73,8 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name));
             threads.push(thread.spawn(move || worker.work())?);
         }
-        Ok(Self { batches, finished, _results: outbox, busy: 0, stop, threads })
+        let restarts = [0; Restart::ALL.len()];
+        Ok(Self { batches, reports, _outbox: outbox, restarts, busy: 0, stop, threads })
     }
 
     /// Threads without a batch.
@@ -77,11 +89,24 @@ impl Workers {
         debug_assert!(sent.is_ok(), "the job runs no more batches than it has threads");
     }
 
+    /// Has `select` wait for a batch that ends.
+    pub fn watch<'a>(&'a self, select: &mut Select<'a>) {
+        select.recv(&self.reports);
+    }
+
     /// A batch that ended, if one did.
     pub fn take_finished(&mut self) -> Option<Vec<Finished>> {
-        let finished = self.finished.try_recv().ok()?;
+        let Report { finished, restarts } = self.reports.try_recv().ok()?;
         self.busy -= 1;
+        for restart in restarts {
+            self.restarts[restart as usize] += 1;
+        }
         Some(finished)
+    }
+
+    /// How many processes were replaced, by the reason.
+    pub fn restarts(&self) -> impl Iterator<Item = (Restart, u64)> {
+        Restart::ALL.into_iter().zip(self.restarts)
     }
 
     /// Lets the threads end and waits for them; each is at most at the end of its task.
@@ -97,7 +122,7 @@ impl Workers {
 struct Worker {
     handler: Handler,
     inbox: Receiver<Batch>,
-    outbox: Sender<Vec<Finished>>,
+    outbox: Sender<Report>,
     stop: Stop,
 }
 
@@ -118,7 +143,8 @@ impl Worker {
             let ran = began.elapsed();
             let finished = tickets.into_iter().zip(answers);
             let finished = finished.map(|(ticket, answer)| Finished { ticket, answer, ran }).collect();
-            if self.outbox.send(finished).is_err() {
+            let report = Report { finished, restarts: self.handler.take_restarts() };
+            if self.outbox.send(report).is_err() {
                 return;
             }
         }

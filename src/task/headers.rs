@@ -1,7 +1,13 @@
-//! The header table of a message, and how many bytes it takes.
+//! The header table of a message, how many bytes it takes, and its form in JSON.
+
+use serde::{Deserialize, Serialize};
 
 /// A value in a header table, with the types that RabbitMQ knows, so that a copy keeps what it was given.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// In JSON it is `{"type":"i64","value":1}`, because JSON's own types would make a 64-bit number of every integer. Floats
+/// stand as text, which reads back to the last bit, and bytes as base64.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "lowercase", deny_unknown_fields)]
 pub enum HeaderValue {
     /// `t`
     Bool(bool),
@@ -20,9 +26,9 @@ pub enum HeaderValue {
     /// `l`
     I64(i64),
     /// `f`
-    F32(f32),
+    F32(#[serde(with = "exact::f32")] f32),
     /// `d`
-    F64(f64),
+    F64(#[serde(with = "exact::f64")] f64),
     /// `D`: the value divided by ten to the power of the scale.
     Decimal {
         /// Number of decimal places.
@@ -33,7 +39,7 @@ pub enum HeaderValue {
     /// `S`
     Text(String),
     /// `x`
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "exact::base64")] Vec<u8>),
     /// `T`: seconds since the Unix epoch.
     Timestamp(u64),
     /// `A`
@@ -100,5 +106,55 @@ fn value_size(value: &HeaderValue) -> usize {
         HeaderValue::Bytes(bytes) => 4 + bytes.len(),
         HeaderValue::Array(values) => 4 + values.iter().map(value_size).sum::<usize>(),
         HeaderValue::Table(table) => table_size(table),
+    }
+}
+
+/// JSON forms that lose nothing.
+mod exact {
+    /// A float as text. A NaN has bits of its own, which its name does not tell: they stand in hexadecimal.
+    macro_rules! float {
+        ($float:ident, $bits:ident) => {
+            pub mod $float {
+                use std::borrow::Cow;
+
+                use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+                pub fn serialize<S: Serializer>(n: &$float, to: S) -> Result<S::Ok, S::Error> {
+                    match n.is_nan() {
+                        true => to.collect_str(&format_args!("NaN:{:x}", n.to_bits())),
+                        false => to.collect_str(n),
+                    }
+                }
+
+                pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$float, D::Error> {
+                    let text = Cow::<str>::deserialize(from)?;
+                    let read = match text.strip_prefix("NaN:") {
+                        Some(bits) => $bits::from_str_radix(bits, 16).ok().map($float::from_bits),
+                        None => text.parse().ok(),
+                    };
+                    read.ok_or_else(|| D::Error::custom(format_args!("{text:?} is no number")))
+                }
+            }
+        };
+    }
+
+    float!(f32, u32);
+    float!(f64, u64);
+
+    /// Bytes.
+    pub mod base64 {
+        use std::borrow::Cow;
+
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+        pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_str(&STANDARD.encode(bytes))
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+            STANDARD.decode(&*Cow::<str>::deserialize(from)?).map_err(D::Error::custom)
+        }
     }
 }

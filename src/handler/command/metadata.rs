@@ -123,7 +123,7 @@ struct Metadata<'a> {
 }
 
 /// A header table in its JSON form. As deep as the message: the broker edge bounds that.
-struct Table<'a>(&'a Headers);
+pub struct Table<'a>(pub &'a Headers);
 
 impl Serialize for Table<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -3,26 +3,57 @@
 //! Nothing here blocks but that `poll`, and it has a deadline. So it does not matter whether a program reads its stdin,
 //! closes it, writes without end, or leaves its pipes to others: it ends by itself, or it is ended.
 
+use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::group::Group;
-use super::output::{Lines, Tail, log_line};
-use super::spawn::Process;
 use crate::handler::Stop;
+use crate::handler::process::exec::StartError;
+use crate::handler::process::group::Group;
+use crate::handler::process::spawn::{Program, pipe_in, pipe_out};
+use crate::handler::process::stream::{Kept, Stream};
 
-/// Bytes read at one time.
-const CHUNK: usize = 16 * 1024;
-/// What is read of each stream after the program's end: all that a pipe can hold by default limits. A process that got
-/// away may still be writing.
-const MAX_LEFT: usize = 1024 * 1024;
 /// From TERM to KILL when the daemon itself must end.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// A program that runs, and our ends of its pipes, none of which blocks.
+#[derive(Debug)]
+pub struct Process {
+    /// The processes.
+    pub group: Group,
+    /// Takes the body.
+    stdin: OwnedFd,
+    /// Takes the metadata.
+    metadata: OwnedFd,
+    /// Absent where nobody wants to see it; the program then writes to /dev/null.
+    stdout: Option<OwnedFd>,
+    /// Gives the error text.
+    stderr: OwnedFd,
+}
+
+impl Process {
+    /// Starts a program with a pipe each for body, metadata, stderr, and for stdout where somebody wants it.
+    pub fn start(program: &Program, variables: Vec<CString>, with_stdout: bool) -> Result<Self, StartError> {
+        let (its_stdin, stdin) = pipe_in()?;
+        let (stdout, its_stdout) = if with_stdout {
+            let (stdout, its_stdout) = pipe_out()?;
+            (Some(stdout), its_stdout)
+        } else {
+            (None, OpenOptions::new().write(true).open("/dev/null")?.into())
+        };
+        let (stderr, its_stderr) = pipe_out()?;
+        let (its_metadata, metadata) = pipe_in()?;
+        let its = [&its_stdin, &its_stdout, &its_stderr, &its_metadata].map(AsFd::as_fd);
+        let group = program.start(variables, its)?;
+        Ok(Self { group, stdin, metadata, stdout, stderr })
+    }
+}
 
 /// What bounds a run.
 #[derive(Debug, Clone, Copy)]
@@ -54,17 +85,6 @@ pub struct Attended {
     pub stderr: String,
     /// All of its stdout, where it was to be kept.
     pub kept: Kept,
-}
-
-/// What was kept of a stdout.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// It was not asked for.
-    Nothing,
-    /// All of it.
-    All(Vec<u8>),
-    /// It was longer than it may be.
-    TooLong,
 }
 
 /// Where a run stands.
@@ -123,8 +143,7 @@ impl<'a> Run<'a> {
 
     /// Keeps stdout, up to so many bytes. It is not logged then: it is the body of a message.
     pub fn keep_stdout(mut self, most: usize) -> Self {
-        self.stdout.log = None;
-        self.stdout.kept = Some((Vec::new(), most));
+        self.stdout = self.stdout.keep(most);
         self
     }
 
@@ -203,7 +222,7 @@ impl<'a> Run<'a> {
             }
         }
         for stream in [&mut self.stdout, &mut self.stderr] {
-            if stream.pipe.is_some() && next() {
+            if stream.pipe().is_some() && next() {
                 stream.pull();
             }
         }
@@ -214,7 +233,7 @@ impl<'a> Run<'a> {
     /// order. Absent where a signal came between.
     fn wait(&self) -> io::Result<Option<Vec<bool>>> {
         let feeds = [&self.stdin.pipe, &self.metadata.pipe];
-        let streams = [&self.stdout.pipe, &self.stderr.pipe];
+        let streams = [self.stdout.pipe(), self.stderr.pipe()];
         let mut fds: Vec<_> = self.group.living.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         fds.extend(self.stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
         fds.extend(feeds.into_iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
@@ -255,74 +274,8 @@ impl Feed<'_> {
     }
 }
 
-/// Bytes on their way out of the program.
-#[derive(Debug)]
-struct Stream {
-    /// Absent at its end.
-    pipe: Option<OwnedFd>,
-    tail: Tail,
-    /// The label and the lines; absent where nothing is logged.
-    log: Option<(String, Lines)>,
-    /// What came so far, and how much may come; absent where it is not wanted. One byte more shows that it was too much.
-    kept: Option<(Vec<u8>, usize)>,
-}
-
-impl Stream {
-    fn new(pipe: Option<OwnedFd>, label: Option<String>) -> Self {
-        Self { pipe, tail: Tail::default(), log: label.map(|label| (label, Lines::default())), kept: None }
-    }
-
-    /// Reads once. Says how many bytes came; 0 where nothing is there, or the stream is at its end.
-    fn pull(&mut self) -> usize {
-        let Some(pipe) = &self.pipe else { return 0 };
-        let mut chunk = [0; CHUNK];
-        let read = match rustix::io::read(pipe, &mut chunk) {
-            Ok(read) => read,
-            Err(Errno::INTR | Errno::AGAIN) => return 0,
-            Err(_) => 0,
-        };
-        if read == 0 {
-            self.pipe = None;
-        }
-        self.tail.feed(&chunk[..read]);
-        if let Some((kept, most)) = &mut self.kept {
-            let room = (*most + 1).saturating_sub(kept.len());
-            kept.extend_from_slice(&chunk[..read.min(room)]);
-        }
-        if let Some((label, lines)) = &mut self.log {
-            lines.feed(&chunk[..read], |line| log_line(label, line));
-        }
-        read
-    }
-
-    /// Reads what is there, once the program has ended.
-    fn drain(&mut self) {
-        let mut left = MAX_LEFT;
-        while left > 0 {
-            match self.pull() {
-                0 => return,
-                read => left = left.saturating_sub(read),
-            }
-        }
-    }
-
-    /// Closes it; gives its tail, and what was kept.
-    fn finish(self) -> (String, Kept) {
-        if let Some((label, lines)) = self.log {
-            lines.finish(|line| log_line(&label, line));
-        }
-        let kept = match self.kept {
-            None => Kept::Nothing,
-            Some((kept, most)) if kept.len() > most => Kept::TooLong,
-            Some((kept, _)) => Kept::All(kept),
-        };
-        (self.tail.text(), kept)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::spawn::Program;
     use super::*;
     use crate::config;
 
@@ -338,8 +291,8 @@ mod tests {
             cwd: None,
         };
         let limits = Limits { timeout: config.timeout, kill_grace: config.kill_grace };
-        let program = Program::new(&config).unwrap();
-        let process = program.start(Vec::new(), false).unwrap();
+        let program = Program::new(&config, "command").unwrap();
+        let process = Process::start(&program, Vec::new(), false).unwrap();
         let mut ended = [PollFd::new(&process.group.living[0], PollFlags::IN)];
         assert_eq!(poll(&mut ended, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })), Ok(1));
         let stop = Stop::new().unwrap();

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::*;
+use crate::handler::process::exec;
 
 /// What [`part`] does; without it, nothing.
 const PART: &str = "WARREND_TEST_PART";

@@ -1,9 +1,8 @@
 //! Starting a program: where it is, what it is given, and what is wrong with it when it does not start.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -25,34 +24,22 @@ const RESERVED: &str = "WARREND_";
 pub struct Program {
     /// As it was configured: a path, or a name to look for in PATH.
     pub name: String,
+    /// The configuration's key that names it.
+    key: &'static str,
     common: Common,
     cwd: Option<PathBuf>,
     /// `env` holds a `TRACEPARENT`, which wins over the message's.
     fixed_trace: bool,
 }
 
-/// A program that runs, and our ends of its pipes, none of which blocks.
-#[derive(Debug)]
-pub struct Process {
-    /// The processes.
-    pub group: Group,
-    /// Takes the body.
-    pub stdin: OwnedFd,
-    /// Takes the metadata.
-    pub metadata: OwnedFd,
-    /// Absent where nobody wants to see it; the program then writes to /dev/null.
-    pub stdout: Option<OwnedFd>,
-    /// Gives the error text.
-    pub stderr: OwnedFd,
-}
-
 impl Program {
-    /// Fails with a sentence where the configuration holds what no program can be given.
-    pub fn new(config: &config::Command) -> Result<Self, String> {
+    /// Fails with a sentence where the configuration holds what no program can be given. `key` is the one that names the
+    /// program: `command` or `worker`.
+    pub fn new(config: &config::Command, key: &'static str) -> Result<Self, String> {
         exec::keep_exit_statuses();
         let argv: Result<Vec<_>, _> = config.argv.iter().map(|argument| CString::new(argument.as_bytes())).collect();
-        let argv = argv.map_err(|_| "`command` holds a NUL byte, which no argument can; remove it".to_owned())?;
-        let name = config.argv.first().cloned().ok_or("`command` is empty; name the program")?;
+        let argv = argv.map_err(|_| format!("`{key}` holds a NUL byte, which no argument can; remove it"))?;
+        let name = config.argv.first().cloned().ok_or_else(|| format!("`{key}` is empty; name the program"))?;
         let path = config.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
         let common = Common {
             paths: paths(&name, path.unwrap_or_else(|| DEFAULT_PATH.into())),
@@ -61,26 +48,21 @@ impl Program {
             cwd: config.cwd.as_deref().map(directory).transpose()?,
         };
         let fixed_trace = config.env.contains_key("TRACEPARENT");
-        Ok(Self { name, common, cwd: config.cwd.clone(), fixed_trace })
+        Ok(Self { name, key, common, cwd: config.cwd.clone(), fixed_trace })
     }
 
-    /// Starts it. On an error nothing of it runs; [`Program::explain`] says what is wrong.
-    pub fn start(&self, mut variables: Vec<CString>, with_stdout: bool) -> Result<Process, StartError> {
+    /// Starts it with these descriptors as 0 and up. On an error nothing of it runs; [`Program::explain`] says what is
+    /// wrong.
+    pub fn start<const N: usize>(
+        &self,
+        mut variables: Vec<CString>,
+        its: [BorrowedFd<'_>; N],
+    ) -> Result<Group, StartError> {
         if self.fixed_trace {
             variables.retain(|variable| !variable.as_bytes().starts_with(b"TRACEPARENT="));
         }
-        let (its_stdin, stdin) = pipe_in()?;
-        let (stdout, its_stdout) = if with_stdout {
-            let (stdout, its_stdout) = pipe_out()?;
-            (Some(stdout), its_stdout)
-        } else {
-            (None, OpenOptions::new().write(true).open("/dev/null")?.into())
-        };
-        let (stderr, its_stderr) = pipe_out()?;
-        let (its_metadata, metadata) = pipe_in()?;
-        let its = [&its_stdin, &its_stdout, &its_stderr, &its_metadata].map(AsFd::as_fd);
         let (id, pidfd) = exec::start(&self.common, &variables, its)?;
-        Ok(Process { group: Group::of(id, pidfd), stdin, metadata, stdout, stderr })
+        Ok(Group::of(id, pidfd))
     }
 
     /// Why it did not start, and what to do, in one sentence.
@@ -88,7 +70,7 @@ impl Program {
     /// All of these are the handler's fault or the machine's, never the message's: what a message adds to the
     /// environment is bounded below what every kernel takes, so that even "argument list too long" is about `env`.
     pub fn explain(&self, error: &StartError) -> String {
-        let name = &self.name;
+        let (name, key) = (&self.name, self.key);
         let error = match error {
             StartError::Directory(error) => {
                 let cwd = self.cwd.as_deref().unwrap_or(Path::new(".")).display();
@@ -103,7 +85,7 @@ impl Program {
                     "cannot start `{path}`: it exists, but what should run it does not; check its `#!` line, or its loader"
                 ),
                 None if name.contains('/') => {
-                    format!("cannot start `{name}`: no such file; install it, or mend `command`")
+                    format!("cannot start `{name}`: no such file; install it, or mend `{key}`")
                 }
                 None => {
                     format!("cannot start `{name}`: it is in no folder of PATH; install it, or give its whole path")
@@ -139,14 +121,14 @@ impl Program {
 }
 
 /// A pipe into the program: its end, and ours, which does not block.
-fn pipe_in() -> io::Result<(OwnedFd, OwnedFd)> {
+pub fn pipe_in() -> io::Result<(OwnedFd, OwnedFd)> {
     let (its, ours) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((its, ours))
 }
 
 /// A pipe out of the program: our end, which does not block, and its.
-fn pipe_out() -> io::Result<(OwnedFd, OwnedFd)> {
+pub fn pipe_out() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((ours, its))

@@ -44,6 +44,11 @@ impl Group {
         Self { id: leader, living: vec![pidfd], reaped: false }
     }
 
+    /// The process id of the leader.
+    pub fn leader(&self) -> Pid {
+        self.id
+    }
+
     /// Asks all of them to end (TERM).
     pub fn terminate(&mut self) {
         self.signal_all(Signal::TERM);

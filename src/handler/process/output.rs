@@ -105,6 +105,14 @@ impl Lines {
         }
     }
 
+    /// Allows as many lines again. For streams that live long: called once in a while.
+    pub fn renew(&mut self, mut emit: impl FnMut(&str)) {
+        if self.dropped > 0 {
+            emit(&format!("… {} more lines dropped", self.dropped));
+        }
+        (self.shown, self.dropped) = (0, 0);
+    }
+
     /// Gives what is left at the end of the stream: a last line without its end, and how many lines were dropped.
     pub fn finish(mut self, mut emit: impl FnMut(&str)) {
         if !self.line.is_empty() {
@@ -126,6 +134,17 @@ impl Lines {
         self.cut = false;
         self.shown += 1;
     }
+}
+
+/// What a program gave as text for people: no control character but newline and tab, cut after about a kibibyte.
+pub fn short(text: &str) -> String {
+    let text = text.trim_end();
+    let mut cut = text.len().min(MAX_TAIL);
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let clean = text[..cut].chars().map(|char| if is_plain(char) { char } else { char::REPLACEMENT_CHARACTER });
+    clean.chain((cut < text.len()).then_some('…')).collect()
 }
 
 /// Text that stays one line and moves no cursor, whoever wrote it: control characters and line separators as `\u{..}`.
@@ -207,6 +226,24 @@ mod tests {
         let expected = format!("{}…", "x".repeat(MAX_LINE));
         assert_eq!(lines(&[&long, b"y\nshort\n"]), [&expected, "short"]);
         assert_eq!(lines(&[&long[1..], b"\n"]), ["x".repeat(MAX_LINE)]);
+    }
+
+    #[test]
+    fn a_stream_that_lives_long_gets_its_lines_again() {
+        let mut found = Vec::new();
+        let mut lines = Lines::default();
+        lines.feed(&b"line\n".repeat(MAX_LINES as usize + 3), |line| found.push(line.to_owned()));
+        lines.renew(|line| found.push(line.to_owned()));
+        lines.feed(b"again\n", |line| found.push(line.to_owned()));
+        lines.finish(|line| found.push(line.to_owned()));
+        assert_eq!(found[MAX_LINES as usize..], ["… 3 more lines dropped", "again"]);
+    }
+
+    #[test]
+    fn what_is_given_as_text_is_short_and_plain() {
+        assert_eq!(short("no\u{1b}[31m luck\n\n"), "no\u{fffd}[31m luck");
+        let long = short(&"€".repeat(1000));
+        assert!(long.len() < MAX_TAIL + 4 && long.ends_with("€…"), "{}", long.len());
     }
 
     #[test]

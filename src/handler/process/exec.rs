@@ -1,6 +1,6 @@
 //! Starting a process: from the clone to the exec.
 //!
-//! This is what glibc's `posix_spawn` does, with the few things that it cannot be asked for: metadata on descriptor 3
+//! This is what glibc's `posix_spawn` does, with the few things that it cannot be asked for: descriptors above 2
 //! and death with the daemon. The child borrows the daemon's memory and runs on a stack of its own, while the thread
 //! that started it waits for the exec. All signals are blocked meanwhile, so that no signal handler of the daemon runs
 //! in the child.
@@ -62,28 +62,28 @@ struct Child {
     environment: Vec<*const c_char>,
     /// Null: the daemon's own.
     cwd: *const c_char,
-    /// What becomes descriptor 0, 1, 2 and 3.
-    descriptors: [c_int; 4],
+    /// What becomes descriptor 0, 1, 2 and so on.
+    descriptors: Vec<c_int>,
     daemon: libc::pid_t,
     /// Written by the child: how it failed.
     failed: Option<StartError>,
 }
 
 /// Starts the program as the leader of a session and a process group of its own, with `variables` added to its
-/// environment, and exactly these descriptors as 0 to 3. It dies when the calling thread does.
+/// environment, and exactly these descriptors as 0 and up. It dies when the calling thread does.
 ///
 /// Gives its id and its pidfd; the caller must reap it. On an error there is nothing to reap.
-pub fn start(
+pub fn start<const N: usize>(
     common: &Common,
     variables: &[CString],
-    descriptors: [BorrowedFd<'_>; 4],
+    descriptors: [BorrowedFd<'_>; N],
 ) -> Result<(Pid, OwnedFd), StartError> {
     let mut child = Child {
         paths: pointers(common.paths.iter()),
         argv: pointers(common.argv.iter()),
         environment: pointers(common.environment.iter().chain(variables)),
         cwd: common.cwd.as_ref().map_or(ptr::null(), |cwd| cwd.as_ptr()),
-        descriptors: descriptors.map(|descriptor| descriptor.as_raw_fd()),
+        descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         daemon: rustix::process::getpid().as_raw_nonzero().get(),
         failed: None,
     };
@@ -144,20 +144,21 @@ impl Child {
     /// # Safety
     ///
     /// In the child only, with pointers to strings that are alive.
-    unsafe fn become_program(&self) -> StartError {
+    unsafe fn become_program(&mut self) -> StartError {
         // SAFETY: plain system calls on numbers, strings and arrays.
         unsafe {
-            for (target, source) in (0..).zip(self.descriptors) {
-                // A descriptor that has its number already would stay close-on-exec. The daemon's own 0 to 2 are always
-                // open, so that no source is among the targets before its turn.
-                let done =
-                    if source == target { libc::fcntl(target, libc::F_SETFD, 0) } else { libc::dup2(source, target) };
-                if done < 0 {
+            let count = self.descriptors.len() as c_int;
+            // None may be among the targets: it would be overwritten before its turn, or stay close-on-exec.
+            for source in self.descriptors.iter_mut().filter(|source| **source < count) {
+                *source = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, count);
+            }
+            for (target, source) in (0..).zip(&self.descriptors) {
+                if libc::dup2(*source, target) < 0 {
                     return StartError::Program(io::Error::last_os_error());
                 }
             }
             // What the daemon opens is close-on-exec anyway; this is for what it inherited. Linux before 5.11 refuses.
-            libc::syscall(libc::SYS_close_range, 4, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            libc::syscall(libc::SYS_close_range, count, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
             libc::setsid();
             // Die with the thread that made this process, which lives as long as the daemon; it may be gone already.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
