@@ -25,7 +25,8 @@ const YOUNG: u32 = 25_000;
 const PART: f64 = 0.5;
 /// How long the daemon may take to open the store.
 const TOO_LONG: Duration = Duration::from_secs(120);
-/// The daemon looks at every old record once after its start; it is quiet when this many seconds cost it less than
+/// The daemon looks at every old record once after its start; it is quiet once it uses less than that many
+/// seconds of CPU time in this time.
 const QUIET: (Duration, f64) = (Duration::from_millis(500), 0.011);
 
 /// All rounds, and what they come to.
@@ -112,9 +113,11 @@ fn until_quiet() {
 
 /// A store with that many million keys, made where it is missing.
 fn template(millions: u32) -> PathBuf {
-    let schema = include_str!("../../migrations/0001_initial.sql");
     // Another schema or another layout is another file.
-    let mark = schema.bytes().fold(1u32, |mark, byte| mark.wrapping_mul(31).wrapping_add(byte.into()));
+    let steps = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).expect("the sources are there");
+    let mut schema: Vec<String> = steps.flatten().filter_map(|step| fs::read_to_string(step.path()).ok()).collect();
+    schema.sort_unstable();
+    let mark = schema.concat().bytes().fold(1u32, |mark, byte| mark.wrapping_mul(31).wrapping_add(byte.into()));
     let path = temporary().join(format!("bench-store-{millions}m-{GENERATION}-{mark:08x}.db"));
     if path.exists() {
         return path;
@@ -161,17 +164,14 @@ fn insert(path: &Path, keys: u32) -> rusqlite::Result<()> {
         for (n, key) in keys.iter().enumerate() {
             insert.execute((generation, job, &key[..], at + n as i64 % 1000))?;
         }
-        connection.execute("INSERT INTO generations VALUES (?1, ?2, ?3)", (generation, rows, last))?;
+        connection
+            .execute("INSERT INTO generations (id, rows, through) VALUES (?1, ?2, ?3)", (generation, rows, last))?;
         connection.execute_batch("COMMIT")?;
     }
     connection.execute_batch("BEGIN")?;
     for n in 1..=young {
-        connection.prepare_cached("INSERT INTO recent VALUES (?1, ?2, ?3, 1, 3, ?4, 0)")?.execute((
-            last + n,
-            job,
-            &packed_key()[..],
-            at(1, 1),
-        ))?;
+        let insert = "INSERT INTO recent (seq, job, key, attempt, outcome, at, ran) VALUES (?1, ?2, ?3, 1, 3, ?4, 0)";
+        connection.prepare_cached(insert)?.execute((last + n, job, &packed_key()[..], at(1, 1)))?;
     }
     connection.execute_batch("COMMIT")?;
     connection.pragma_update(None, "journal_mode", "wal")
