@@ -18,11 +18,15 @@ SYSCONFDIR = /etc
 
 # Passed on: ARGS="name_of_a_test" make test
 ARGS ?=
-# Rounds of the benchmark.
-ROUNDS ?= 3
+# Of the benchmark; ONLY names contestants and sections, MESSAGES is of the fastest (200000).
+ROUNDS ?= 5
+ONLY ?=
+MESSAGES ?=
+MILLIONS ?=
+WAITING ?=
 
 support = tests/support
-scripts = $(wildcard $(support)/*.sh examples/*/*.sh)
+scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/*/*.sh)
 
 .PHONY: help deps deps-broker build demo test check bench broker-start broker-stop install clean
 
@@ -30,7 +34,7 @@ help:
 	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
 	@echo 'make test           every test, those against a real RabbitMQ included; one of them: make test ARGS=NAME'
 	@echo 'make check          formatting, lints and documentation, without warnings'
-	@echo 'make bench          throughput against a bare consumer; ROUNDS=3'
+	@echo 'make bench          the performance suite, half an hour; ROUNDS=5 ONLY=discard,worker,latency'
 	@echo 'make build          the release binary'
 	@echo 'make install        binary, systemd unit and example configuration; DESTDIR= PREFIX=/usr/local'
 	@echo 'make deps           installs what a build needs; the other targets call it'
@@ -70,8 +74,12 @@ check: deps
 	done
 	@bash $(support)/check-unit.sh
 
+# What warrend is compared with comes from Debian and from PyPI, and only here.
 bench: deps-broker
-	ROUNDS=$(ROUNDS) bash $(support)/with-broker.sh cargo bench --locked --bench drain
+	@sh $(support)/deps.sh bench
+	@sh tests/bench/peers.sh
+	@ROUNDS='$(ROUNDS)' ONLY='$(ONLY)' MESSAGES='$(MESSAGES)' MILLIONS='$(MILLIONS)' WAITING='$(WAITING)' \
+		bash $(support)/with-broker.sh cargo bench --locked --bench suite
 
 broker-start: deps-broker
 	@bash $(support)/broker.sh start

@@ -1,79 +1,93 @@
-//! Watches a process drain a queue: how long, how much CPU, how much memory.
+//! Watches a contestant drain a queue, from outside, in the same way for all.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-
+use crate::NAME;
 use crate::support::broker::Vhost;
+use crate::tree::{self, Memory};
 
-/// How often the broker is asked. Of a drain of ten seconds it is a twentieth of a percent.
+/// How often the broker is asked. Of a drain of five seconds it is a tenth of a percent.
 const POLL: Duration = Duration::from_millis(5);
+/// How often memory is looked at: the page tables of each process are walked for it.
+const SAMPLE: Duration = Duration::from_millis(250);
 /// A drain that takes longer hangs.
-const TOO_LONG: Duration = Duration::from_secs(600);
-/// The kernel counts CPU time in 1/100 s towards programs, whatever its own tick is (`USER_HZ`).
-const TICKS_PER_SECOND: f64 = 100.0;
+const TOO_LONG: Duration = Duration::from_secs(300);
 
 /// What one drain took.
+#[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// From the first message handed out to the last.
-    pub drain: Duration,
-    /// User and system time of the whole process.
-    pub cpu: Duration,
-    /// The most memory that it had resident at one time.
-    pub peak_mib: f64,
+    /// Messages a second.
+    pub rate: f64,
+    /// CPU time of all processes, microseconds a message.
+    pub cpu: f64,
+    /// The most memory.
+    pub memory: Memory,
 }
 
-/// Watches `pid`, a child of ours that drains the queue. `drained` is called when the queue is empty; the process must end
-/// thereafter. It is not reaped here.
-pub fn measure(vhost: &Vhost, queue: &str, messages: u32, pid: u32, drained: impl FnOnce()) -> Measured {
+/// Watches the queue [`NAME`] with `messages` in it while the contestant that was just started drains it. It returns when
+/// all are acknowledged. `is_alive` says whether the contestant still runs; one that ends too early fails the run.
+///
+/// The clock starts when all its `consumers` are there and the first message was handed out, and stops when the last one
+/// is: neither the start of an interpreter counts nor how a contestant finds out that it is done. The first few, as many as
+/// the prefetch, may be handed out before the clock starts; as many are in hand when it stops.
+pub fn watch(vhost: &Vhost, messages: u32, consumers: u32, mut is_alive: impl FnMut() -> bool) -> Measured {
     let deadline = Instant::now() + TOO_LONG;
-    let mut peak = 0.0;
-    let mut first = None;
-    let drain = vhost.with_channel(|channel| {
+    let mut memory = Memory::default();
+    let mut sampled = Instant::now();
+    let mut start: Option<(Instant, u32, f64)> = None;
+    let drained = vhost.with_channel(|channel| {
         loop {
-            let ready = channel.queue_declare_passive(queue)?.declared_message_count().unwrap_or(messages);
+            let queue = channel.queue_declare_passive(NAME)?;
             let now = Instant::now();
-            if ready < messages {
-                let first = *first.get_or_insert(now);
-                if ready == 0 {
-                    return Ok(now - first);
-                }
+            let ready = queue.declared_message_count().unwrap_or(messages);
+            if start.is_none() && ready < messages && queue.declared_consumer_count() >= Some(consumers) {
+                start = Some((now, ready, tree::cpu_seconds()));
             }
-            peak = peak_mib(pid).unwrap_or(peak);
+            if ready == 0 {
+                return Ok(now);
+            }
             assert!(now < deadline, "the queue is not drained: {ready} messages are left");
-            assert!(!ended(pid, WaitIdOptions::NOHANG), "the consumer ended with {ready} messages left");
+            assert!(is_alive(), "the contestant ended with {ready} messages left");
+            if sampled.elapsed() > SAMPLE {
+                memory.sample();
+                sampled = Instant::now();
+            }
             std::thread::sleep(POLL);
         }
     });
-    let drain = drain.expect("the broker answers");
-    peak = peak_mib(pid).unwrap_or(peak);
-    drained();
-    ended(pid, WaitIdOptions::empty());
-    Measured { drain, cpu: cpu(pid), peak_mib: peak }
+    let end = drained.expect("the broker answers");
+    let (begin, counted, cpu_before) = start.expect("there were enough messages to measure");
+    memory.sample();
+    while !is_settled(vhost) {
+        assert!(Instant::now() < deadline, "not every message is acknowledged");
+        std::thread::sleep(POLL);
+    }
+    let cpu = tree::cpu_seconds() - cpu_before;
+    memory.sample();
+    let counted = f64::from(counted);
+    Measured { rate: counted / (end - begin).as_secs_f64(), cpu: cpu * 1e6 / counted, memory }
 }
 
-/// Whether the child has ended; it stays a zombie, whose CPU time can still be read.
-fn ended(pid: u32, options: WaitIdOptions) -> bool {
-    let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    waitid(WaitId::Pid(to_pid(pid)), options).expect("our child can be waited for").is_some()
+/// Whether no message is waiting or unacknowledged. The management API learns it once a second, on our node; what a
+/// contestant burns while it is idle does not show.
+fn is_settled(vhost: &Vhost) -> bool {
+    let path = format!("/api/queues/{}/{NAME}?columns=messages", vhost.name());
+    vhost.broker().management().call("GET", &path, None).is_ok_and(|queue| queue["messages"] == 0)
 }
 
-fn to_pid(pid: u32) -> Pid {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel's process ids are positive")
+/// Of an even number, the mean of the middle two; `NaN` of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let (lower, upper) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    match (values.get(lower), values.get(upper)) {
+        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
+        _ => f64::NAN,
+    }
 }
 
-/// `VmHWM`, the kernel's own high-water mark since the exec. (`ru_maxrss` would start from this process's size at the fork.)
-fn peak_mib(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<f64>().ok().map(|kib| kib / 1024.0)
-}
-
-/// Fields 14 and 15 of `/proc/PID/stat`: the second is the name in parentheses, which may hold anything.
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a zombie has an entry in /proc");
-    let fields = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks: f64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-    Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
+/// The value below which that share of them lies.
+pub fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len() as f64 * share).ceil() as usize;
+    values.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }

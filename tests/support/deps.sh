@@ -1,8 +1,10 @@
 #!/bin/sh
-# Installs what is missing to build warrend, and with `broker` what its private RabbitMQ node needs, from Debian's packages.
+# Installs what is missing to build warrend, with `broker` what its private RabbitMQ node needs, and with `bench` what it is
+# compared with, from Debian's packages.
 #
 #   deps.sh            a C compiler (SQLite is built from source), make, certificates for crates.io
 #   deps.sh broker     these and rabbitmq-server
+#   deps.sh bench      these, Python with virtual environments, and amqp-consume
 #
 # Does nothing where all is there. It never starts a broker of the system, nor changes one that is installed.
 set -eu
@@ -37,6 +39,10 @@ missing_packages() {
     if ! command -v make >/dev/null; then echo make; fi
     if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then echo ca-certificates; fi
     if [ "${1:-}" = broker ] && ! [ -x "$server" ]; then echo rabbitmq-server; fi
+    if [ "${1:-}" = bench ]; then
+        if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
+        if ! command -v amqp-consume >/dev/null; then echo amqp-tools; fi
+    fi
 }
 
 apt() {
