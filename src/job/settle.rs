@@ -152,7 +152,10 @@ impl Job {
         for tag in self.machine.hand_backs() {
             session.hand_back(tag).map_err(Exit::Lost)?;
         }
-        let frames = self.machine.acks(self.now);
+        // While handlers are slow, acks are few and cost nothing; held back, they would keep the next message waiting, which
+        // may be more urgent than all that are here.
+        let full = self.workers.are_slow().then_some(usize::from(self.prefetch.get()));
+        let frames = self.machine.acks(self.now, full);
         if frames.is_empty() {
             return Ok(());
         }

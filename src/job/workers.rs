@@ -30,6 +30,9 @@ pub struct Finished {
 /// urgent message can still overtake them.
 const FAST: Duration = Duration::from_millis(2);
 
+/// Acks a second that need not wait for others.
+const MOST_PROMPT_ACKS: f64 = 500.0;
+
 /// What a thread reports of one batch.
 #[derive(Debug)]
 struct Report {
@@ -88,6 +91,11 @@ impl Workers {
     pub fn free(&self) -> usize {
         let each = if self.pace.is_some_and(|pace| pace < FAST) { 2 } else { 1 };
         (each * self.threads.len()).saturating_sub(self.under_way)
+    }
+
+    /// Whether they are so slow that it costs nothing to acknowledge what they do at once.
+    pub fn are_slow(&self) -> bool {
+        self.pace.is_some_and(|pace| self.threads.len() as f64 <= MOST_PROMPT_ACKS * pace.as_secs_f64())
     }
 
     /// Gives a batch to the threads, while some are [`Workers::free`].

@@ -12,6 +12,8 @@ pub struct AckWindow {
     /// The tag of the first state in `states`.
     first: u64,
     states: VecDeque<State>,
+    /// States that are `Open`, and that are `Settled`.
+    open: usize,
     settled: usize,
 }
 
@@ -45,12 +47,14 @@ impl AckWindow {
             self.states.push_back(State::Gone);
         }
         self.states.push_back(State::Open);
+        self.open += 1;
     }
 
     /// A delivery is recorded, and its copy confirmed where it demanded one: it may be acknowledged.
     pub fn settle(&mut self, tag: u64) {
         if let Some(state @ State::Open) = self.state(tag) {
             *state = State::Settled;
+            self.open -= 1;
             self.settled += 1;
         }
     }
@@ -59,6 +63,7 @@ impl AckWindow {
     pub fn hand_back(&mut self, tag: u64) -> bool {
         if let Some(state @ State::Open) = self.state(tag) {
             *state = State::Gone;
+            self.open -= 1;
             return true;
         }
         false
@@ -70,9 +75,9 @@ impl AckWindow {
     }
 
     /// Deliveries that the broker still counts as ours.
-    #[cfg(test)]
-    fn unacked(&self) -> usize {
-        self.states.iter().filter(|state| **state != State::Gone).count()
+    pub fn unacked(&self) -> usize {
+        debug_assert_eq!(self.states.iter().filter(|state| **state == State::Open).count(), self.open);
+        self.open + self.settled
     }
 
     /// The fewest frames that acknowledge all that is settled and nothing else; they count as sent.

@@ -313,13 +313,15 @@ impl InFlight {
         std::mem::take(&mut self.hand_backs)
     }
 
-    /// The ack frames that are due by count, by time or because nothing is left to run; they count as sent.
-    pub fn acks(&mut self, now: Instant) -> Vec<(QueueIndex, AckFrame)> {
+    /// The ack frames that are due by count, by time or because nothing is left to run; they count as sent. With `full`, also
+    /// those of a queue that has so many deliveries unacknowledged: the broker waits for them.
+    pub fn acks(&mut self, now: Instant, full: Option<usize>) -> Vec<(QueueIndex, AckFrame)> {
         let idle = self.census.queued + self.census.running + self.census.recording == 0;
         let late = self.settled_since.is_some_and(|since| now >= since + self.policy.interval);
         let mut frames = Vec::new();
         for (queue, window) in self.windows.iter_mut().enumerate() {
-            if idle || late || window.waiting() >= self.policy.batch {
+            let awaited = || full.is_some_and(|full| window.waiting() > 0 && window.unacked() >= full);
+            if idle || late || window.waiting() >= self.policy.batch || awaited() {
                 frames.extend(window.flush().into_iter().map(|frame| (queue, frame)));
             }
         }

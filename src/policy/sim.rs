@@ -516,7 +516,8 @@ impl World {
             let stored = self.unacked.remove(&(tag.queue, tag.tag)).expect("a nack names an open delivery");
             self.ready[tag.queue].push_front(stored);
         }
-        for (queue, frame) in self.machine.acks(self.now()) {
+        let full = self.random.bool().then_some(4);
+        for (queue, frame) in self.machine.acks(self.now(), full) {
             self.ack(queue, frame.tag, frame.multiple);
         }
     }
