@@ -4,13 +4,14 @@ use fastbloom::BloomFilter;
 
 use crate::task::MessageKey;
 
-/// Keys of the first filter; each further one holds twice as many.
+/// Keys of the first filter, at least; each further one holds [`GROWTH`] times as many.
 const FIRST: usize = 1 << 16;
-/// One key in so many that were never seen is looked up in vain.
-const FALSE_POSITIVES: f64 = 0.001;
-/// Keys of the last filter; with all others it knows twice as many, in about 30 MiB. After those more and more new keys are
-/// looked up, and nothing else changes.
-const LIMIT: usize = 1 << 23;
+const GROWTH: usize = 4;
+/// The share of new keys that one filter takes for known. A key is asked of all of them, and one that is taken for known is
+/// searched in every generation of the store, which takes as long as a hundred messages.
+const FALSE_POSITIVES: f64 = 0.0002;
+/// Keys of the largest filter, in about 35 MiB. Beyond those more and more new keys are looked up, and nothing else changes.
+const LIMIT: usize = 1 << 24;
 
 /// A superset of the keys that one job has in the store.
 ///
@@ -19,7 +20,7 @@ const LIMIT: usize = 1 << 23;
 /// because each commit empties the reader's page cache. Keys are never removed; what is pruned from the store leaves at the
 /// next start.
 ///
-/// A row of Bloom filters that double in size (Almeida and others, "Scalable Bloom Filters", 2007).
+/// A row of Bloom filters that grow in size (Almeida and others, "Scalable Bloom Filters", 2007).
 #[derive(Debug)]
 pub struct KeyFilter {
     filters: Vec<BloomFilter>,
@@ -30,15 +31,21 @@ pub struct KeyFilter {
 
 impl Default for KeyFilter {
     fn default() -> Self {
-        Self { filters: vec![filter(FIRST)], held: 0, room: FIRST }
+        Self::for_keys(0)
     }
 }
 
 impl KeyFilter {
+    /// Empty, with room for so many keys and some more in a single filter.
+    pub fn for_keys(keys: usize) -> Self {
+        let room = (keys + keys / 4).clamp(FIRST, LIMIT);
+        Self { filters: vec![filter(room)], held: 0, room }
+    }
+
     /// Adds a key; called before its record can be committed.
     pub fn insert(&mut self, key: &MessageKey) {
         if self.held >= self.room && self.room < LIMIT {
-            self.room *= 2;
+            self.room = (GROWTH * self.room).min(LIMIT);
             self.held = 0;
             self.filters.push(filter(self.room));
         }
@@ -70,8 +77,13 @@ mod tests {
         let inserted = 3 * FIRST as u32;
         (0..inserted).for_each(|n| filter.insert(&key(n)));
         assert!(filter.filters.len() > 1, "it has grown");
-        assert!((0..inserted).all(|n| filter.may_hold(&key(n))));
-        let wrong = (inserted..2 * inserted).filter(|n| filter.may_hold(&key(*n))).count();
-        assert!(wrong < inserted as usize / 250, "{wrong} of {inserted} unknown keys are taken for known");
+        let mut sized = KeyFilter::for_keys(inserted as usize);
+        (0..inserted).for_each(|n| sized.insert(&key(n)));
+        assert_eq!(sized.filters.len(), 1);
+        for filter in [filter, sized] {
+            assert!((0..inserted).all(|n| filter.may_hold(&key(n))));
+            let wrong = (inserted..2 * inserted).filter(|n| filter.may_hold(&key(*n))).count();
+            assert!(wrong < inserted as usize / 1000, "{wrong} of {inserted} unknown keys are taken for known");
+        }
     }
 }

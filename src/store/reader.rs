@@ -157,9 +157,17 @@ fn in_doubt(connection: &Connection, job: JobId) -> rusqlite::Result<HashSet<(Me
     rows.collect()
 }
 
-/// All keys of a job: one pass over its part of each generation, and over what is young.
+/// All keys of a job: one pass over its part of each generation, and over what is young. Where the store has other jobs, one
+/// before it to count them.
 fn stored_keys(connection: &Connection, job: JobId) -> rusqlite::Result<KeyFilter> {
-    let mut keys = KeyFilter::default();
+    let is_alone = "SELECT NOT EXISTS (SELECT 1 FROM jobs WHERE id <> ?1)";
+    let count = if connection.query_row(is_alone, [job.0], |row| row.get(0))? {
+        "SELECT coalesce(sum(rows), 0) FROM generations WHERE ?1 IS NOT NULL"
+    } else {
+        "SELECT count(*) FROM outcomes WHERE job = ?1"
+    };
+    let count: i64 = connection.query_row(count, [job.0], |row| row.get(0))?;
+    let mut keys = KeyFilter::for_keys(usize::try_from(count).unwrap_or(0));
     let mut select = connection.prepare("SELECT key FROM outcomes WHERE job = ?1")?;
     let mut rows = select.query([job.0])?;
     while let Some(row) = rows.next()? {
