@@ -3,7 +3,7 @@
 use amiquip::{AmqpProperties, AmqpValue, ExchangeType};
 
 use crate::amqp::{exchange, headers, long_text, take, text, with_headers};
-use crate::scene::{DEAD, QUEUE};
+use crate::scene::{DEAD, QUEUE, WORK_TIMEOUT, number_from};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::wait_until;
@@ -116,4 +116,35 @@ fn an_exchange_that_is_missing_fails_its_own_messages_only() {
     assert!(text(&dead, "x-warrend-error").contains("not-there"), "{}", text(&dead, "x-warrend-error"));
     assert_eq!((daemon.counter("route", "done"), daemon.counter("route", "retried")), (49, 1));
     assert!(daemon.terminate().success());
+}
+
+/// `WARREND_FORWARD_KILLS=50` is the long form.
+#[test]
+fn a_killed_daemon_loses_nothing_on_the_way() {
+    let kills = number_from("WARREND_FORWARD_KILLS", 5);
+    let messages = 4000 * kills as u32;
+    let vhost = Vhost::new();
+    vhost.declare("out");
+    vhost.declare(QUEUE);
+    vhost.publish_all(QUEUE, (0..messages).map(|n| (Vec::new(), with_id(&n.to_string()))));
+    let mut daemon = daemon(&vhost, "{ routing_key = \"out\" }");
+    for kill in 1..=kills as u32 {
+        daemon.spawn(&[]);
+        let enough = kill * messages / (kills as u32 + 1);
+        daemon.wait_until("some have arrived", WORK_TIMEOUT, |_| vhost.ready("out") >= Some(enough));
+        daemon.kill9();
+    }
+    daemon.start();
+    daemon.wait_until("the rest is forwarded", WORK_TIMEOUT, |daemon| {
+        vhost.ready(QUEUE) == Some(0) && daemon.status().is_some_and(|status| status["jobs"]["route"]["running"] == 0)
+    });
+    assert!(daemon.terminate().success());
+    let mut arrived = std::collections::BTreeSet::new();
+    let again = vhost.drain("out").into_iter().filter(|message| !arrived.insert(message.properties.message_id().clone()));
+    let again = again.count();
+    assert_eq!(arrived.len(), messages as usize, "none is lost");
+    // Confirmed and not yet recorded: at most what was not acknowledged, which is the prefetch.
+    assert!(again <= kills * 200, "{again} arrived twice after {kills} kills");
+    assert_eq!((vhost.ready(QUEUE), vhost.ready(DEAD)), (Some(0), Some(0)));
+    eprintln!("{messages} messages, {kills} kills, {again} arrived twice");
 }

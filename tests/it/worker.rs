@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::scene::WORK_TIMEOUT;
+use crate::scene::{WORK_TIMEOUT, number_from};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 
@@ -140,4 +140,53 @@ fn a_worker_that_cannot_work_pauses_its_job_and_costs_no_attempt() {
     daemon.wait_until("all are done", WORK_TIMEOUT, |daemon| daemon.counter("work", "done") == MESSAGES as u64);
     assert!(runs(&daemon).values().all(|attempts| *attempts == [1]), "no attempt was spent");
     assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log_tail());
+}
+
+/// A slower worker: a kill of the daemon nearly always meets a batch at work.
+const SLOW: &str = r#"#!/usr/bin/env python3
+import json, os, time
+folder = os.path.dirname(__file__)
+requests, answers = open(3, "rb"), open(4, "wb", buffering=0)
+journal = open(folder + "/journal", "ab", buffering=0)
+answers.write(b'{"warrend":1}\n')
+for line in requests:
+    request = json.loads(line)
+    for task in request["tasks"]:
+        journal.write(("%s %d\n" % (task["key"], task["attempt"])).encode())
+        time.sleep(0.002)
+        answers.write(json.dumps({"id": request["id"], "results": [{"status": "done"}], "more": True}).encode() + b"\n")
+"#;
+
+/// `WARREND_WORKER_KILLS=50` is the long form.
+#[test]
+fn a_killed_daemon_repeats_at_most_what_its_workers_held() {
+    const BATCH: usize = 10;
+    let kills = number_from("WARREND_WORKER_KILLS", 5);
+    let messages = 300 * kills;
+    let vhost = Vhost::new();
+    vhost.declare("work");
+    vhost.publish_all("work", (0..messages).map(|n| (Vec::new(), with_id(&format!("m-{n}")))));
+    let mut daemon = daemon(&vhost, SLOW, &format!("batch = {BATCH}"));
+    let ran = |daemon: &Daemon| runs(daemon).values().map(Vec::len).sum::<usize>();
+    for kill in 1..=kills {
+        daemon.spawn(&[]);
+        let enough = kill * messages / (kills + 1);
+        daemon.wait_until("some have run", WORK_TIMEOUT, |daemon| ran(daemon) >= enough);
+        daemon.kill9();
+    }
+    daemon.start();
+    daemon.wait_until("all are settled", WORK_TIMEOUT, |daemon| {
+        vhost.ready("work") == Some(0)
+            && daemon.status().is_some_and(|status| {
+                let job = &status["jobs"]["work"];
+                (&job["running"], &job["buffered"]) == (&0.into(), &0.into())
+            })
+    });
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log_tail());
+    let all = runs(&daemon);
+    assert_eq!(all.len(), messages, "none is lost");
+    let again = ran(&daemon) - messages;
+    // Two threads, a batch each, and as many finished tasks as wait for their record: 16 at least.
+    assert!(again <= kills * 2 * (BATCH + 16), "{again} ran again after {kills} kills");
+    eprintln!("{messages} messages, {kills} kills, {again} ran again");
 }
