@@ -130,6 +130,8 @@ struct Job {
     publishing: usize,
     /// What must be confirmed before its attempt is recorded.
     owed: HashMap<Ticket, Owed>,
+    /// When an exchange was looked for, and why it was not found.
+    exchanges: HashMap<String, (Instant, Option<String>)>,
     refused: Vec<Ticket>,
     refused_until: Option<Instant>,
     /// Why copies are refused, for `status`; until none is left.
@@ -192,6 +194,7 @@ impl Job {
             outbox: VecDeque::new(),
             publishing: 0,
             owed: HashMap::new(),
+            exchanges: HashMap::new(),
             refused: Vec::new(),
             refused_until: None,
             refusal: None,
@@ -290,15 +293,20 @@ impl Job {
     /// When something is due that no message announces.
     fn deadline(&self, connected: bool) -> Instant {
         let now = Instant::now();
+        let working = self.phase == Phase::Working;
         let drain = match self.phase {
             Phase::Working => None,
-            Phase::Draining(until) => Some(until),
+            // What is due after that the tick finds.
+            Phase::Draining(until) => Some(until).filter(|until| *until > now),
         };
-        let only_connected =
-            if connected { [self.machine.ack_deadline(), self.subscriptions.deadline()] } else { [None, None] };
-        let link = if self.phase == Phase::Working && !connected { self.linking.deadline() } else { None };
+        let only_connected = if connected {
+            [self.machine.ack_deadline(), self.subscriptions.deadline().filter(|_| working)]
+        } else {
+            [None, None]
+        };
+        let link = if working && !connected { self.linking.deadline() } else { None };
         let deaf = Some(self.deaf_until).filter(|at| connected && self.recording && *at > now);
-        let linger = self.lingering.map(|since| since + self.config.handler.linger());
+        let linger = self.lingering.filter(|_| working).map(|since| since + self.config.handler.linger());
         let always = [Some(now + TICK), deaf, drain, linger, link, self.gate.deadline(), self.refused_until];
         // A deadline that has passed and changed nothing must not make the loop spin: it waits at least a millisecond.
         let soonest = always.into_iter().chain(only_connected).flatten().min();

@@ -92,6 +92,12 @@ pub struct Job {
     pub in_doubt: usize,
     /// Handlers at work.
     pub running: usize,
+    /// Messages that are forwarded, and requests whose answer is on its way: the broker has not confirmed them yet.
+    #[serde(default)]
+    pub owing: usize,
+    /// Answers that could not be delivered: most often the caller had gone.
+    #[serde(default)]
+    pub replies_lost: u64,
     /// Messages received that wait for a worker.
     pub buffered: usize,
     /// Deliveries.

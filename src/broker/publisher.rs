@@ -7,7 +7,7 @@
 //! 2. It is published as mandatory, up to [`MAX_UNCONFIRMED`] at a time.
 //! 3. The broker's confirm answers it, by [`Published`] on the channel that came with the request.
 //! 4. When the connection is lost, what is unconfirmed is published again on the next one. A doubled copy is harmless:
-//!    the job that gets it drops it as a duplicate.
+//!    the job that gets it drops it as a duplicate. A forwarded message or a reply may arrive twice so.
 //!
 //! A message can be at fault itself (its exchange is missing, it is too large), and then the broker closes the channel for
 //! all that are under way. They become suspects, and each suspect is published alone: whose channel is closed again has
@@ -32,8 +32,9 @@ use super::uplink::Uplink;
 use crate::config;
 use crate::task::Ticket;
 
-/// Unconfirmed publishes at a time: enough to fill the way to a broker and back.
-const MAX_UNCONFIRMED: usize = 256;
+/// Unconfirmed publishes at a time: enough to fill the way to a broker and back, and more than a few jobs may have under way
+/// together, so that one whose target does not confirm leaves room to the others.
+const MAX_UNCONFIRMED: usize = 1024;
 
 /// The longest wait for anything to happen.
 const TICK: Duration = Duration::from_secs(2);

@@ -58,7 +58,7 @@ pub fn read(name: &str, item: &Item<'_>, store: &Store) -> Option<Draft> {
     let (dead_letter, kept) = dead_letter(&section, name, &queues);
     let concurrency = section.get("concurrency", 4, |item| item.integer(1..=1024));
     let idempotency = idempotency(&section.section("idempotency", &shape::IDEMPOTENCY), store, &kept);
-    let in_doubt = in_doubt(&section, &idempotency);
+    let in_doubt = in_doubt(&section, &idempotency, handler.as_ref());
     let job = Job {
         name: Arc::from(name),
         enabled: section.get("enabled", true, |item| item.boolean()).value,
@@ -254,12 +254,29 @@ fn retry(section: &Section<'_>) -> Retry {
 }
 
 /// The switch is off unless its table stands, even an empty one.
-fn in_doubt(section: &Section<'_>, idempotency: &Idempotency) -> InDoubt {
+fn in_doubt(section: &Section<'_>, idempotency: &Idempotency, handler: Option<&Handler>) -> InDoubt {
     let answers = [("run", InDoubt::Run), ("dead", InDoubt::Dead)];
     let got = section.get("in_doubt", InDoubt::Run, |item| item.choice(&answers));
     if let Some(place) = got.at.filter(|_| got.value == InDoubt::Dead && idempotency.key == KeySource::None) {
         let message = "`in_doubt` protects nothing here: without a key no attempt is known again";
         section.reader().warn(place, message, "set idempotency.key");
+    }
+    if let Some(place) = got.at.filter(|_| got.value == InDoubt::Dead) {
+        match handler {
+            Some(Handler::Forward(_) | Handler::Discard) => {
+                let message = "`in_doubt` has no effect with this handler: nothing of it runs here";
+                section.reader().warn(
+                    place,
+                    message,
+                    "remove it; a message may be forwarded twice when the daemon is killed",
+                );
+            }
+            Some(Handler::Worker(worker)) if worker.batch > 1 => {
+                let message = "where a worker process dies, the rest of its batch is in doubt too, and goes to the dead-letter queue";
+                section.reader().warn(place, message, "set batch = 1");
+            }
+            Some(Handler::Command(_) | Handler::Worker(_) | Handler::Http(_)) | None => {}
+        }
     }
     got.value
 }

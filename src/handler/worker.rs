@@ -290,12 +290,13 @@ impl WorkerHandler {
         let wanted = results.wanted();
         let mut answers = results.answers;
         let rest = match trouble {
+            Trouble::Stopped if not_begun => Outcome::NotBegun,
             Trouble::Stopped => Outcome::Interrupted(STOPPED),
             Trouble::Late => {
                 self.failed(Restart::Timeout);
                 let said = format!("the worker gave no result within {:?}", self.config.program.timeout);
                 answers.extend((!complete).then(|| failure(ErrorClass::Timeout, &said, ended)));
-                Outcome::Interrupted(SPOILT)
+                if not_begun { Outcome::NotBegun } else { Outcome::Interrupted(SPOILT) }
             }
             Trouble::Ended if ended.status.is_some_and(|status| status.code() == Some(BROKEN)) => {
                 self.cannot_work(ended)

@@ -23,6 +23,8 @@ pub struct Counters {
     pub requeued: u64,
     /// Attempts ended by a signal.
     pub crashed: u64,
+    /// Replies that could not be delivered.
+    pub replies_lost: u64,
     /// Ack frames.
     pub acks: u64,
     /// The last failure's text.

@@ -22,6 +22,11 @@ impl Job {
         {
             self.workers.stop.raise();
         }
+        if let Phase::Draining(until) = self.phase
+            && self.now >= until + LAST_COPIES
+        {
+            self.give_up_replies();
+        }
     }
 
     pub(super) fn check_drained(&mut self) -> Result<(), Exit> {

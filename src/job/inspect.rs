@@ -67,7 +67,9 @@ impl Job {
                 UnixMillis::now().0.saturating_add(i64::try_from(left).unwrap_or(i64::MAX))
             }),
             in_doubt: self.wiring.reader.in_doubt(),
-            running: census.running,
+            running: census.running.saturating_sub(self.owed.len()),
+            owing: self.owed.len(),
+            replies_lost: counters.replies_lost,
             buffered: census.queued + census.held,
             received: counters.received,
             done: counters.done,

@@ -4,18 +4,26 @@
 //! with idempotency drops; the other order would lose them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::warn;
 
-use super::Job;
 use super::workers::Finished;
-use crate::broker::{Body, Outgoing};
-use crate::config::Forward;
+use super::{CREDIT, Exit, Job, Phase};
+use crate::broker::{Body, BrokerError, Outgoing, Session};
+use crate::config::{Forward, Handler};
+use crate::policy::gate::Allowed;
 use crate::policy::inflight::Ended;
 use crate::policy::reply::Letter;
 use crate::policy::route::{self, Routed};
+use crate::policy::topology;
 use crate::task::{ErrorClass, Failure, Outcome, Task, Ticket};
+
+/// How long an exchange that was found is taken to stand, and one that was not found to be missing.
+const STANDS: Duration = Duration::from_secs(30);
+const MISSES: Duration = Duration::from_secs(2);
+/// Exchanges that are remembered at one time.
+const MOST_EXCHANGES: usize = 1024;
 
 /// What waits for a confirm before its attempt can be recorded.
 #[derive(Debug)]
@@ -27,9 +35,40 @@ pub enum Owed {
 }
 
 impl Job {
+    /// Step 2 of a job that forwards: what waits goes on its way, as far as the publisher takes it.
+    pub(super) fn dispatch_forwards(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
+        let Handler::Forward(forward) = &self.config.handler else {
+            return Ok(());
+        };
+        if self.schedule.is_empty() {
+            return Ok(());
+        }
+        let forward = forward.clone();
+        while self.phase == Phase::Working {
+            let limit = match self.allowed() {
+                Allowed::Everything => CREDIT,
+                Allowed::OneProbe => 1,
+                Allowed::Nothing => 0,
+            };
+            if self.owed.len() >= limit {
+                break;
+            }
+            let Some(ticket) = self.schedule.pop() else { break };
+            if let Some(task) = self.machine.start(ticket) {
+                self.forward(session, ticket, &task, &forward)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a message on to where its job's routes say.
-    pub(super) fn forward(&mut self, ticket: Ticket, task: &Arc<Task>, forward: &Forward) {
-        self.machine.start(ticket);
+    fn forward(
+        &mut self,
+        session: &mut Session<'_>,
+        ticket: Ticket,
+        task: &Arc<Task>,
+        forward: &Forward,
+    ) -> Result<(), Exit> {
         self.gate.started(ticket);
         self.wait_time.add(self.now, self.now - task.received);
         let routed = route::route(forward, &task.message);
@@ -37,14 +76,46 @@ impl Job {
             Some(failure) => Err(failure),
             None => Ok(routed),
         });
-        match routed {
-            Ok(Routed { exchange, routing_key }) => {
-                let properties = route::forwarded(&task.message);
-                let message = Outgoing { exchange, routing_key, properties, body: Body::Task(Arc::clone(task)) };
-                self.owe(ticket, message, Owed::Forward(self.now));
+        let Routed { exchange, routing_key } = match routed {
+            Ok(routed) => routed,
+            Err(failure) => {
+                self.on_forwarded(ticket, self.now, Outcome::Dead(failure));
+                return Ok(());
             }
-            Err(failure) => self.on_forwarded(ticket, self.now, Outcome::Dead(failure)),
+        };
+        if let Some(error) = self.missing_exchange(session, &exchange)? {
+            let failure = Failure { class: ErrorClass::Failed, error };
+            self.on_forwarded(ticket, self.now, Outcome::Retry(failure));
+            return Ok(());
         }
+        let properties = route::forwarded(&task.message);
+        let message = Outgoing { exchange, routing_key, properties, body: Body::Task(Arc::clone(task)) };
+        self.owe(ticket, message, Owed::Forward(self.now));
+        Ok(())
+    }
+
+    /// Why nothing can be published there. To publish to an exchange that is missing would cost the publisher its channel, and
+    /// with it everything that is under way for all jobs.
+    fn missing_exchange(&mut self, session: &mut Session<'_>, exchange: &str) -> Result<Option<String>, Exit> {
+        if exchange.is_empty() {
+            return Ok(None);
+        }
+        if let Some((at, known)) = self.exchanges.get(exchange)
+            && self.now < *at + if known.is_none() { STANDS } else { MISSES }
+        {
+            return Ok(known.clone());
+        }
+        let known = match session.declare(&[topology::required_exchange(exchange)]) {
+            Ok(()) => None,
+            Err(error @ BrokerError::Topology { .. }) => Some(error.to_string()),
+            Err(error) => return Err(Exit::Lost(error)),
+        };
+        // Their names may come from messages.
+        if self.exchanges.len() >= MOST_EXCHANGES {
+            self.exchanges.clear();
+        }
+        self.exchanges.insert(exchange.to_owned(), (self.now, known.clone()));
+        Ok(known)
     }
 
     fn on_forwarded(&mut self, ticket: Ticket, began: Instant, outcome: Outcome) {
@@ -81,9 +152,25 @@ impl Job {
             (Owed::Reply(ended), result) => {
                 // Most often the caller has gone. Running the handler again would not bring it back.
                 if let Err(error) = result {
+                    self.counters.replies_lost += 1;
                     warn!("job {}: a reply reached nobody: {error}", self.config.name);
                 }
                 self.machine.finished(ticket, ended, self.at);
+            }
+        }
+    }
+
+    /// At the end of a drain: replies that the broker does not take now are given up. Their requests are done, and must not
+    /// run again for it.
+    pub(super) fn give_up_replies(&mut self) {
+        for (ticket, owed) in std::mem::take(&mut self.owed) {
+            match owed {
+                Owed::Forward(_) => {
+                    self.owed.insert(ticket, owed);
+                }
+                Owed::Reply(_) => {
+                    self.on_owed(ticket, owed, Err("the daemon stops before the broker took it".to_owned()));
+                }
             }
         }
     }

@@ -32,6 +32,9 @@ impl Job {
         }
         self.judge_released()?;
         self.dispatch();
+        if let Some(session) = session.as_deref_mut() {
+            self.dispatch_forwards(session)?;
+        }
         self.record();
         self.publish(session.as_deref_mut())?;
         match session {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::work::in_doubt;
 use super::{DEAF, Exit, Job, Phase};
 use crate::broker::{Incoming, Session};
-use crate::config;
+use crate::config::Handler;
 use crate::policy::arrive;
 use crate::policy::gate::Allowed;
 use crate::policy::inflight::{Arrived, Ended, Released};
@@ -75,15 +75,11 @@ impl Job {
             }
             Arrived::Run(ticket) => match (&task.unfit, &self.config.handler) {
                 (Some(failure), _) => self.fail(ticket, task, retry::judge_dead(failure.clone(), self.at)),
-                (None, config::Handler::Discard) => {
+                (None, Handler::Discard) => {
                     self.wait_time.add(self.now, self.now - task.received);
                     self.done(ticket, task, None);
                 }
-                (None, config::Handler::Forward(forward)) => {
-                    let forward = forward.clone();
-                    self.forward(ticket, task, &forward);
-                }
-                (None, config::Handler::Command(_) | config::Handler::Worker(_) | config::Handler::Http(_)) => {
+                (None, Handler::Command(_) | Handler::Worker(_) | Handler::Http(_) | Handler::Forward(_)) => {
                     self.schedule.push(task.queue, task.priority, ticket);
                 }
             },

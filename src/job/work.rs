@@ -53,7 +53,9 @@ impl Job {
         // What waits for its start to be recorded has a worker already.
         let free = self.workers.free().saturating_sub(self.starts.len() + self.starting.len());
         let census = self.machine.census();
-        if free == 0 { 0 } else { limit.saturating_sub(census.running + census.recording) }
+        // What only owes its reply has left its worker.
+        let under_way = (census.running + census.recording).saturating_sub(self.owed.len());
+        if free == 0 { 0 } else { limit.saturating_sub(under_way) }
     }
 
     /// Whether the next batch, which would not be full, still waits for more.
@@ -200,6 +202,7 @@ impl Job {
     }
 
     pub(super) fn hand_back_queued(&mut self) {
+        self.lingering = None;
         for ticket in std::mem::take(&mut self.starts).into_iter().flatten() {
             self.hand_back(ticket);
         }

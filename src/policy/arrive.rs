@@ -19,11 +19,13 @@ pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instan
         Ok(lineage) => (lineage, None),
         Err(error) => (Lineage::default(), Some(Failure { class: ErrorClass::Undecodable, error })),
     };
-    let (key, missing) = key(job, &message);
     let oversize = (message.body.len() as u64 > job.max_body).then(|| Failure {
         class: ErrorClass::Oversize,
         error: format!("the body has {} bytes, and max_body allows {}", message.body.len(), job.max_body),
     });
+    let in_body = matches!(job.idempotency.key, KeySource::JsonPointer(_));
+    // Nobody looks into a body that is too large.
+    let (key, missing) = if in_body && oversize.is_some() { (None, None) } else { key(job, &message) };
     Task {
         // Where the attempt cannot be told, the key cannot be judged: nothing is recorded under it.
         key: key.filter(|_| damage.is_none()),

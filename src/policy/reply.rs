@@ -37,7 +37,8 @@ fn letter(task: &Task, headers: Headers, reply: Reply) -> Option<Letter> {
     let request = &task.message.properties;
     let to = request.reply_to.clone().filter(|queue| !queue.is_empty())?;
     let properties = Properties {
-        content_type: reply.content_type,
+        // A longer one is none that AMQP could carry.
+        content_type: reply.content_type.filter(|kind| kind.len() <= 255),
         headers,
         // The reply is confirmed before the request is done: it must not vanish with a restart of the broker after that.
         delivery_mode: Some(2),

@@ -41,6 +41,8 @@ pub mod header {
     pub const USER_ID: &str = "x-warrend-user-id";
     /// When the answer to a request is no longer waited for, Unix milliseconds. Retries bear it in place of `expiration`.
     pub const DEADLINE: &str = "x-warrend-deadline";
+    /// How often the message was forwarded.
+    pub const HOPS: &str = "x-warrend-hops";
     /// How many headers of the original were left out to fit the broker's frame.
     pub const DROPPED: &str = "x-warrend-headers-dropped";
 }

@@ -10,6 +10,14 @@ const LONGEST: usize = 255;
 /// All headers of warrend begin so.
 const OWN_PREFIX: &str = "x-warrend-";
 
+/// How often a message is forwarded in all: more is a circle of routes.
+const MOST_HOPS: i64 = 32;
+
+/// How often it was forwarded before.
+fn hops(message: &Message) -> i64 {
+    message.properties.headers.get(header::HOPS).and_then(HeaderValue::as_integer).unwrap_or(0)
+}
+
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routed {
@@ -24,6 +32,9 @@ pub struct Routed {
 ///
 /// `message` is as `arrive` gives it: a copy has the exchange and the routing key of its original.
 pub fn route(forward: &Forward, message: &Message) -> Result<Routed, Failure> {
+    if hops(message) >= MOST_HOPS {
+        return Err(rejected(format!("it was forwarded {MOST_HOPS} times: its routes turn in a circle")));
+    }
     let route = forward.routes.iter().find(|route| takes(&route.when, message));
     let Some(target) = route.map(|route| &route.to).or(forward.otherwise.as_ref()) else {
         return Err(rejected(format!("no route matches; the routing key is {:?}", message.routing_key)));
@@ -37,7 +48,7 @@ pub fn route(forward: &Forward, message: &Message) -> Result<Routed, Failure> {
 
 /// Why a message must not go there: straight back to a queue of the job that forwards it, where it would turn in a circle
 /// without end. `config` refuses targets that always do so; this is for those that depend on the message. A circle through
-/// a named exchange cannot be seen from here.
+/// a named exchange cannot be seen from here; [`MOST_HOPS`] ends it.
 pub fn comes_back(routed: &Routed, queues: &[Queue]) -> Option<Failure> {
     let back = routed.exchange.is_empty() && queues.iter().any(|queue| *queue.name == *routed.routing_key);
     back.then(|| rejected(format!("its route leads back to the queue {:?} of this job", routed.routing_key)))
@@ -58,6 +69,7 @@ pub fn forwarded(message: &Message) -> Properties {
     if let Some(user) = properties.user_id.take() {
         properties.headers.insert(header::USER_ID.to_owned(), HeaderValue::Text(user));
     }
+    properties.headers.insert(header::HOPS.to_owned(), HeaderValue::I64(hops(message) + 1));
     retry::fit(&mut properties.headers);
     properties.delivery_mode = properties.delivery_mode.or(Some(2));
     properties
@@ -332,6 +344,18 @@ mod tests {
     }
 
     #[test]
+    fn a_circle_of_routes_has_an_end() {
+        let forward = Forward { routes: Vec::new(), otherwise: Some(to(Template(vec![Part::Text("k".to_owned())]))) };
+        let mut message = Message::default();
+        let mut turns = 0;
+        while route(&forward, &message).is_ok() {
+            message.properties = forwarded(&message);
+            turns += 1;
+        }
+        assert_eq!(turns, MOST_HOPS);
+    }
+
+    #[test]
     fn what_is_forwarded_leaves_its_past_behind() {
         let text = |text: &str| HeaderValue::Text(text.to_owned());
         let original = Properties {
@@ -350,7 +374,9 @@ mod tests {
             ..Properties::default()
         };
         let mut message = Message { properties: original.clone(), ..Message::default() };
-        assert_eq!(forwarded(&message), original);
+        let mut expected = original;
+        expected.headers.insert(header::HOPS.to_owned(), HeaderValue::I64(1));
+        assert_eq!(forwarded(&message), expected);
         for name in [
             header::ATTEMPT,
             header::DEAD,
@@ -364,7 +390,7 @@ mod tests {
         ] {
             message.properties.headers.insert(name.to_owned(), text("x"));
         }
-        assert_eq!(forwarded(&message), original);
+        assert_eq!(forwarded(&message), expected);
         message.properties.delivery_mode = None;
         message.properties.user_id = Some("bob".to_owned());
         let found = forwarded(&message);

@@ -61,6 +61,11 @@ impl Schedule {
         ticket
     }
 
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.queues.iter().all(|lane| lane.waiting.is_empty())
+    }
+
     /// How many tasks wait.
     pub fn len(&self) -> usize {
         self.queues.iter().flat_map(|lane| lane.waiting.values()).map(VecDeque::len).sum()

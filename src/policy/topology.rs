@@ -140,6 +140,12 @@ pub fn job_steps(job: &Job) -> Vec<Step> {
     steps
 }
 
+/// That an exchange stands which others made, whatever its type.
+pub fn required_exchange(name: &str) -> Step {
+    let (name, kind) = (name.to_owned(), "topic".to_owned());
+    Step::Exchange { name, kind, alternate: None, presence: Presence::Required }
+}
+
 /// What a message needs to wait on the ladder and then reach one queue, which must exist.
 pub fn delay_steps(queue: &str) -> Vec<Step> {
     let mut steps = Vec::new();

@@ -95,6 +95,15 @@ fn a_strict_job_serves_its_first_queue_first() {
 /// catches up a few turns only.
 #[test]
 fn weights_are_shares_of_the_runs() {
+    check_shares("prefetch = 200");
+}
+
+#[test]
+fn weights_are_shares_also_where_little_is_prefetched() {
+    check_shares("");
+}
+
+fn check_shares(prefetch: &str) {
     const RUNS: usize = 1000;
     const WEIGHTS: [usize; 3] = [5, 3, 2];
     let vhost = Vhost::new();
@@ -102,7 +111,7 @@ fn weights_are_shares_of_the_runs() {
     let queues: String =
         WEIGHTS.iter().map(|weight| format!("{{ name = \"w{weight}\", weight = {weight} }}, ")).collect();
     let job = format!(
-        "[jobs.work]\nqueues = [{queues}]\nconcurrency = 4\nprefetch = 200\nhandler.command = {}\n",
+        "[jobs.work]\nqueues = [{queues}]\nconcurrency = 4\n{prefetch}\nhandler.command = {}\n",
         gate.journal.command()
     );
     let mut daemon = Daemon::new(&vhost, &job);

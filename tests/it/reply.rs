@@ -6,19 +6,21 @@ use crate::amqp::{headers, take, text};
 use crate::scene::{DEAD, QUEUE};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::node::Node;
 use crate::support::wait_until;
 
 /// Where the callers of these tests wait.
 const CALLER: &str = "caller";
 
 fn daemon(vhost: &Vhost, command: &str, rest: &str) -> Daemon {
-    Daemon::new(
-        vhost,
-        &format!(
-            "[jobs.work]\nqueue = \"{QUEUE}\"\nreply = true\ndead_letter.queue = \"{DEAD}\"\n\
-             retry = {{ max_attempts = 2, initial = \"1s\", jitter = 0.0 }}\n{rest}\n\
-             [jobs.work.handler]\ncommand = [\"sh\", \"-c\", '{command}']\n"
-        ),
+    Daemon::new(vhost, &jobs(command, rest))
+}
+
+fn jobs(command: &str, rest: &str) -> String {
+    format!(
+        "[jobs.work]\nqueue = \"{QUEUE}\"\nreply = true\ndead_letter.queue = \"{DEAD}\"\n\
+         retry = {{ max_attempts = 2, initial = \"1s\", jitter = 0.0 }}\n{rest}\n\
+         [jobs.work.handler]\ncommand = [\"sh\", \"-c\", '{command}']\n"
     )
 }
 
@@ -125,4 +127,40 @@ fn a_caller_that_has_gone_keeps_nobody_from_working() {
     assert!(daemon.log().contains("a reply reached nobody"), "{}", daemon.log_tail());
     assert!(daemon.terminate().success());
     assert_eq!(vhost.ready(QUEUE), Some(0));
+}
+
+#[test]
+fn a_request_that_is_done_does_not_run_again_because_its_reply_found_no_way() {
+    let node = Node::start();
+    let vhost = Vhost::on(node.broker());
+    vhost.declare(CALLER);
+    let command = "echo \"$WARREND_KEY\" >>ran; [ \"$WARREND_KEY\" = first ] || until [ -e go ]; do sleep 0.02; done";
+    let mut daemon = daemon(&vhost, command, "concurrency = 3");
+    daemon.set_jobs(&format!("[shutdown]\ntimeout = \"1s\"\n{}cwd = \".\"\n", jobs(command, "concurrency = 3")));
+    daemon.start();
+    // The broker blocks a publisher when it publishes again.
+    vhost.publish(QUEUE, "", request("first"));
+    take(&vhost, CALLER);
+    vhost.publish_all(QUEUE, (0..3).map(|n| (Vec::new(), request(&n.to_string()))));
+    daemon.wait_until("all run", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "running") == 3);
+    node.alarm(true);
+    wait_until("the alarm is raised", BROKER_TIMEOUT, || {
+        let nodes = node.broker().management().call("GET", "/api/nodes", None);
+        nodes.is_ok_and(|nodes| nodes[0]["mem_alarm"] == true)
+    });
+    std::fs::write(daemon.folder().join("go"), "").expect("the folder is writable");
+    daemon.wait_until("their replies wait", DAEMON_TIMEOUT, |daemon| {
+        // The one that the broker blocked at may have got through.
+        daemon.counter("work", "owing") >= 1
+            && daemon.counter("work", "running") == 0
+            && daemon.status().is_some_and(|status| status["broker"]["blocked"] == true)
+    });
+    assert!(daemon.terminate().success(), "{}", daemon.log_tail());
+    node.alarm(false);
+    wait_until("they are acknowledged", BROKER_TIMEOUT, || vhost.ready(QUEUE) == Some(0));
+    let ran = std::fs::read_to_string(daemon.folder().join("ran")).expect("they ran");
+    assert_eq!(ran.lines().count(), 4, "{ran}");
+    daemon.start();
+    assert_eq!((daemon.counter("work", "received"), vhost.ready(QUEUE)), (0, Some(0)));
+    assert!(daemon.terminate().success());
 }
