@@ -174,15 +174,8 @@ fn a_killed_daemon_repeats_at_most_what_its_workers_held() {
         daemon.wait_until("some have run", WORK_TIMEOUT, |daemon| ran(daemon) >= enough);
         daemon.kill9();
     }
-    daemon.start();
-    daemon.wait_until("all are settled", WORK_TIMEOUT, |daemon| {
-        vhost.ready("work") == Some(0)
-            && daemon.status().is_some_and(|status| {
-                let job = &status["jobs"]["work"];
-                (&job["running"], &job["buffered"]) == (&0.into(), &0.into())
-            })
-    });
-    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log_tail());
+    daemon.spawn(&["--until-empty"]);
+    assert!(daemon.wait_exit(WORK_TIMEOUT).success(), "{}", daemon.log_tail());
     let all = runs(&daemon);
     assert_eq!(all.len(), messages, "none is lost");
     let again = ran(&daemon) - messages;
