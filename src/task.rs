@@ -2,15 +2,22 @@
 //!
 //! Everything else in warrend moves these values around. They hold no behaviour beyond their own shape, no clock,
 //! no IO, and no type of the broker library: the `broker` module converts at its edge.
+//!
+//! What a message is stands here and in `headers`, how an attempt ended in `outcome`, and what is recorded and owed for it in
+//! `record`.
 
 mod headers;
+mod outcome;
+mod record;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 pub use headers::{HeaderValue, Headers, entry_size, table_size};
+pub use outcome::{Answer, ErrorClass, Exit, Failure, Outcome, Reply};
+pub use record::{Committed, Copy, Demand, Destination, FailedAttempt, Record, Recorded, Ticket};
 
 /// The name of a job, as in `[jobs.NAME]`. Cheap to clone.
 pub type JobName = Arc<str>;
@@ -208,234 +215,4 @@ pub struct Task {
     pub unfit: Option<Failure>,
     /// The message itself.
     pub message: Message,
-}
-
-/// Why an attempt failed: the value of `x-warrend-error-class`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ErrorClass {
-    /// The handler failed, and the budget of attempts is used up.
-    Failed,
-    /// The handler said that the message must not be tried again.
-    Rejected,
-    /// The handler ran longer than its `timeout`.
-    Timeout,
-    /// The handler was ended by a signal.
-    Crashed,
-    /// The body is larger than `max_body`.
-    Oversize,
-    /// The message cannot be read as its job needs it.
-    Undecodable,
-    /// The message bears no key, and the job says that it must.
-    NoKey,
-    /// The daemon or the machine died while the attempt ran, and the job says that it must not run again.
-    InDoubt,
-    /// The message is a request, and nobody waits for its answer any more.
-    Expired,
-}
-
-impl ErrorClass {
-    /// All classes, for tests and tables.
-    pub const ALL: [Self; 9] = [
-        Self::Failed,
-        Self::Rejected,
-        Self::Timeout,
-        Self::Crashed,
-        Self::Oversize,
-        Self::Undecodable,
-        Self::NoKey,
-        Self::InDoubt,
-        Self::Expired,
-    ];
-
-    /// The wire and display form.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Rejected => "rejected",
-            Self::Timeout => "timeout",
-            Self::Crashed => "crashed",
-            Self::Oversize => "oversize",
-            Self::Undecodable => "undecodable",
-            Self::NoKey => "no-key",
-            Self::InDoubt => "in-doubt",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// The class of that wire form.
-    pub fn from_wire(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.as_str() == text)
-    }
-}
-
-/// How a failed attempt failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The class; decides between the budgets of attempts and of crashes.
-    pub class: ErrorClass,
-    /// What to tell people: one line or a few, at most about a kibibyte, never a secret.
-    pub error: String,
-}
-
-/// What became of one attempt. The failure of a task is a value, not an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Handled; never run again.
-    Done,
-    /// Failed; to be tried again while the budget lasts.
-    Retry(Failure),
-    /// Failed for good.
-    Dead(Failure),
-    /// The handler is broken, not the message: it costs no attempt, and the job pauses.
-    Broken(String),
-    /// The run was ended, for a reason that is not the message's: it costs no attempt, and the message goes back. Nobody
-    /// knows how far it came. The text says what ended.
-    Interrupted(&'static str),
-    /// The same, but the handler has not seen the message.
-    NotBegun,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with this exit code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-}
-
-/// What a handler said of one task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// What became of it.
-    pub outcome: Outcome,
-    /// How its process ended, where one ended.
-    pub exit: Option<Exit>,
-    /// What to send to the message's `reply_to`, where the job replies.
-    pub reply: Option<Reply>,
-    /// With [`Outcome::Retry`]: how long to wait, where the handler said so; as it said, unbounded.
-    pub delay: Option<Duration>,
-}
-
-impl From<Outcome> for Answer {
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, exit: None, reply: None, delay: None }
-    }
-}
-
-/// The answer to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Its body.
-    pub body: Vec<u8>,
-    /// MIME type of the body, where it is known.
-    pub content_type: Option<String>,
-}
-
-/// What a failed attempt demands: the copy's destination, decided once and stored, so that a redelivery after a
-/// crash publishes the same copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Demand {
-    /// Another attempt after this delay.
-    Retry {
-        /// Whole seconds on the delay ladder.
-        delay: Duration,
-    },
-    /// The dead-letter queue.
-    Dead,
-}
-
-/// A failed attempt as it is stored: enough to build its copy again without running anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedAttempt {
-    /// How it failed.
-    pub failure: Failure,
-    /// What it demands.
-    pub demand: Demand,
-    /// When it failed.
-    pub at: UnixMillis,
-}
-
-/// What is committed about one finished attempt before anything is published or acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The in-flight entry that waits for the commit.
-    pub ticket: Ticket,
-    /// The key; a message without one leaves no row, but takes the same way.
-    pub key: Option<MessageKey>,
-    /// The attempt.
-    pub attempt: u32,
-    /// What is recorded of it.
-    pub what: Recorded,
-    /// When it ended.
-    pub at: UnixMillis,
-    /// How long it ran; zero where it did not.
-    pub ran: Duration,
-    /// How its process ended, where one ended.
-    pub exit: Option<Exit>,
-    /// When the message was first seen by any worker.
-    pub first_seen: UnixMillis,
-}
-
-/// What the store knows, or is told, about one attempt of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recorded {
-    /// The key is done; no attempt of it runs again.
-    Done,
-    /// This attempt failed; its copy may not have been published.
-    Failed(FailedAttempt),
-    /// This attempt failed and the broker confirmed its copy.
-    Forwarded,
-}
-
-/// Names one in-flight entry of one job for the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
-/// Proof that records are durable. Acknowledging asks for it, and only the store can make one.
-///
-/// A test reads the sources and keeps [`Committed::attest`] out of every module but the recorder (and the simulator's
-/// store).
-#[derive(Debug)]
-pub struct Committed {
-    tickets: Vec<Ticket>,
-}
-
-impl Committed {
-    /// Called by the recorder once the commit of these tickets' records returned.
-    pub fn attest(tickets: Vec<Ticket>) -> Self {
-        Self { tickets }
-    }
-
-    /// The tickets whose records are durable.
-    pub fn tickets(&self) -> &[Ticket] {
-        &self.tickets
-    }
-}
-
-/// Where a copy goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// The delay ladder, then the work queue of this name.
-    Delay {
-        /// The work queue that the copy returns to.
-        queue: Arc<str>,
-        /// Whole seconds, at least 1.
-        delay: Duration,
-    },
-    /// A queue, through the default exchange.
-    Queue(Arc<str>),
-}
-
-/// The message that a failed attempt puts on the ladder or into the dead-letter queue.
-#[derive(Debug, Clone)]
-pub struct Copy {
-    /// The in-flight entry that waits for the confirm.
-    pub ticket: Ticket,
-    /// Where it goes.
-    pub to: Destination,
-    /// Its properties, with the headers of a copy.
-    pub properties: Properties,
-    /// The task whose body it carries.
-    pub task: Arc<Task>,
 }

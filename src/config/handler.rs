@@ -2,6 +2,7 @@
 
 mod forward;
 mod http;
+pub mod kinds;
 mod program;
 mod worker;
 

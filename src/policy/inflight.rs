@@ -19,6 +19,7 @@
 //! `committed` of a success and by `forwarded` of a failure, and `committed` asks for a value that only the store makes.
 
 mod census;
+mod entry;
 mod kinds;
 
 use std::collections::{HashMap, HashSet};
@@ -26,10 +27,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ack::{AckFrame, AckWindow};
-use crate::task::{
-    Committed, DeliveryTag, Exit, FailedAttempt, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis,
-};
+use crate::task::{Committed, DeliveryTag, Exit, MessageKey, QueueIndex, Record, Recorded, Task, Ticket, UnixMillis};
 pub use census::Census;
+use entry::{Entry, Stage};
 pub use kinds::{AckPolicy, Arrived, Demanded, Ended, Mark, Released};
 
 /// See the module's documentation.
@@ -50,31 +50,6 @@ pub struct InFlight {
     /// When the oldest settled delivery that waits for its ack was settled.
     settled_since: Option<Instant>,
     last_ticket: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    task: Arc<Task>,
-    /// The deliveries of this attempt on the present session; none after a disconnect.
-    tags: Vec<DeliveryTag>,
-    stage: Stage,
-    /// How long it ran, and how its process ended.
-    ran: Duration,
-    exit: Option<Exit>,
-    /// Deliveries of other attempts of this key, which wait for this one to settle.
-    held: Vec<Released>,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Queued,
-    Running,
-    /// Waits in `finished` for the next batch of records.
-    Finished(Ended, UnixMillis),
-    /// Sent to the recorder.
-    Recording(Ended),
-    /// Committed; waits for the confirm of its copy.
-    Forwarding(FailedAttempt),
 }
 
 impl InFlight {
@@ -155,8 +130,7 @@ impl InFlight {
             None => (Stage::Queued, Arrived::Run(ticket)),
         };
         *self.census.count(&stage) += 1;
-        let entry = Entry { task, tags: vec![tag], stage, ran: Duration::ZERO, exit: None, held: Vec::new() };
-        self.entries.insert(ticket, entry);
+        self.entries.insert(ticket, Entry::new(task, tag, stage));
         arrived
     }
 
@@ -365,13 +339,7 @@ impl InFlight {
     /// At which attempt a key is in flight, and what it is at, to go after "is".
     pub fn find(&self, key: &MessageKey) -> Option<(u32, &'static str)> {
         let entry = self.entries.get(self.by_key.get(key)?)?;
-        let stage = match entry.stage {
-            Stage::Queued => "waiting for a worker",
-            Stage::Running => "running",
-            Stage::Finished(..) | Stage::Recording(_) => "being recorded",
-            Stage::Forwarding(_) => "waiting for the broker to confirm its copy",
-        };
-        Some((entry.task.attempt, stage))
+        Some((entry.task.attempt, entry.stage.as_str()))
     }
 
     /// How many entries wait for what.
