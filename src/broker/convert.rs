@@ -3,10 +3,12 @@
 //! The library hands its properties out by reference only, so text is copied once on the way in; the body, the exchange
 //! and the routing key are moved.
 
-use amiquip::{AmqpProperties, AmqpValue, FieldTable};
+use std::mem;
+
+use amiquip::{AmqpProperties, AmqpValue, Delivery, FieldTable};
 use amq_protocol_types::DecimalValue;
 
-use crate::task::{HeaderValue, Headers, Properties};
+use crate::task::{HeaderValue, Headers, Message, Properties};
 
 /// The properties of a message that was delivered or returned.
 pub(super) fn from_amqp(properties: &AmqpProperties) -> Properties {
@@ -24,6 +26,18 @@ pub(super) fn from_amqp(properties: &AmqpProperties) -> Properties {
         kind: properties.type_().clone(),
         user_id: properties.user_id().clone(),
         app_id: properties.app_id().clone(),
+    }
+}
+
+/// Takes the message out of a delivery. What is left is small and serves to acknowledge it.
+pub(super) fn take_message(delivery: &mut Delivery) -> Message {
+    let properties = mem::take(&mut delivery.properties);
+    Message {
+        exchange: mem::take(&mut delivery.exchange),
+        routing_key: mem::take(&mut delivery.routing_key),
+        redelivered: delivery.redelivered,
+        properties: from_amqp(&properties),
+        body: mem::take(&mut delivery.body),
     }
 }
 

@@ -13,11 +13,11 @@ use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amiquip::{AmqpProperties, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error};
+use amiquip::{Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error};
 use crossbeam_channel::RecvTimeoutError;
 
 use super::connect::{Link, close, connect};
-use super::convert::from_amqp;
+use super::convert::take_message;
 use super::deadline::cut_after;
 use super::error::{BrokerError, NO_ANSWER, NOT_FOUND, channel_closed, describe};
 use crate::config;
@@ -162,14 +162,7 @@ impl<'c> Hold<'c> {
             return Ok(None);
         };
         self.left -= 1;
-        let message = Message {
-            exchange: mem::take(&mut delivery.exchange),
-            routing_key: mem::take(&mut delivery.routing_key),
-            redelivered: delivery.redelivered,
-            properties: from_amqp(&delivery.properties),
-            body: mem::take(&mut delivery.body),
-        };
-        delivery.properties = AmqpProperties::default();
+        let message = take_message(&mut delivery);
         Ok(Some(Held { message, token: Token(delivery) }))
     }
 

@@ -1,13 +1,12 @@
 //! One queue of a session: its channel, its consumers, its open tags.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 
-use amiquip::{AmqpProperties, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error, Result};
+use amiquip::{Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error, Result};
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::convert::from_amqp;
+use super::convert::take_message;
 use super::tokens::Tokens;
 use crate::task::Message;
 
@@ -114,14 +113,7 @@ impl<'c> Lane<'c> {
     /// Takes a delivery apart: its tag and its message for the job, the rest as the token of the tag.
     pub(super) fn keep(&mut self, mut delivery: Delivery) -> (u64, Message) {
         let tag = delivery.delivery_tag();
-        let message = Message {
-            exchange: mem::take(&mut delivery.exchange),
-            routing_key: mem::take(&mut delivery.routing_key),
-            redelivered: delivery.redelivered,
-            properties: from_amqp(&delivery.properties),
-            body: mem::take(&mut delivery.body),
-        };
-        delivery.properties = AmqpProperties::default();
+        let message = take_message(&mut delivery);
         self.tokens.keep(tag, delivery);
         (tag, message)
     }

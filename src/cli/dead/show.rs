@@ -178,30 +178,13 @@ fn print_history(message: &Message, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn header_text(value: &HeaderValue) -> String {
-    match value {
-        HeaderValue::Text(text) => clean(text),
-        HeaderValue::Bool(_)
-        | HeaderValue::I8(_)
-        | HeaderValue::U8(_)
-        | HeaderValue::I16(_)
-        | HeaderValue::U16(_)
-        | HeaderValue::I32(_)
-        | HeaderValue::U32(_)
-        | HeaderValue::I64(_)
-        | HeaderValue::F32(_)
-        | HeaderValue::F64(_)
-        | HeaderValue::Decimal { .. }
-        | HeaderValue::Bytes(_)
-        | HeaderValue::Timestamp(_)
-        | HeaderValue::Array(_)
-        | HeaderValue::Table(_)
-        | HeaderValue::Void => {
-            let typed = header_json(value);
-            match typed.get("value") {
-                Some(value) if value.is_number() || value.is_boolean() => value.to_string(),
-                Some(_) | None => clean(&typed.to_string()),
-            }
-        }
+    if let Some(text) = value.as_text() {
+        return clean(text);
+    }
+    let typed = header_json(value);
+    match typed.get("value") {
+        Some(value) if value.is_number() || value.is_boolean() => value.to_string(),
+        Some(_) | None => clean(&typed.to_string()),
     }
 }
 
