@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::task::{HeaderValue, Headers};
+
 /// A task-worker daemon for RabbitMQ: nothing lost, nothing done twice, everything visible.
 #[derive(Debug, Parser)]
 #[command(name = "warrend", version, max_term_width = 100)]
@@ -100,21 +102,12 @@ pub enum Format {
 pub struct Publish {
     /// The queue; or, with --exchange, only a name for messages about it
     pub queue: String,
-    /// Publish to this exchange instead of the queue itself
-    #[arg(long, requires = "routing_key")]
-    pub exchange: Option<String>,
-    /// The routing key for --exchange
-    #[arg(long, value_name = "KEY", requires = "exchange")]
-    pub routing_key: Option<String>,
+    /// Where it goes, and with what.
+    #[command(flatten)]
+    pub post: Post,
     /// The message id [default: a new UUID for each message]. With --count, "-1", "-2" … are appended
     #[arg(long)]
     pub id: Option<String>,
-    /// The priority
-    #[arg(long, value_name = "0-255")]
-    pub priority: Option<u8>,
-    /// A header, as text; can be given several times
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
-    pub headers: Vec<(String, String)>,
     /// Let the message wait on the delay ladder first, whole seconds: "90s", "5m", "2h"
     #[arg(long, value_name = "DURATION", conflicts_with = "exchange", value_parser = parse_delay)]
     pub delay: Option<std::time::Duration>,
@@ -134,6 +127,35 @@ pub struct Publish {
     pub file: Option<PathBuf>,
 }
 
+/// What `publish` and `call` are told of a message alike.
+#[derive(Debug, Args)]
+pub struct Post {
+    /// Send it to this exchange instead of the queue itself
+    #[arg(long, requires = "routing_key")]
+    pub exchange: Option<String>,
+    /// The routing key for --exchange
+    #[arg(long, value_name = "KEY", requires = "exchange")]
+    pub routing_key: Option<String>,
+    /// The priority
+    #[arg(long, value_name = "0-255")]
+    pub priority: Option<u8>,
+    /// A header, as text; can be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    headers: Vec<(String, String)>,
+}
+
+impl Post {
+    /// The exchange and the routing key, where both are given.
+    pub fn route(&self) -> Option<(String, String)> {
+        self.exchange.clone().zip(self.routing_key.clone())
+    }
+
+    /// The headers, all of them text.
+    pub fn headers(&self) -> Headers {
+        self.headers.iter().map(|(name, value)| (name.clone(), HeaderValue::Text(value.clone()))).collect()
+    }
+}
+
 /// The arguments of `call`.
 #[derive(Debug, Args)]
 pub struct Call {
@@ -142,21 +164,12 @@ pub struct Call {
     /// How long to wait for the reply; after that the request also expires in its queue
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
     pub timeout: std::time::Duration,
-    /// Send it to this exchange instead of the queue itself
-    #[arg(long, requires = "routing_key")]
-    pub exchange: Option<String>,
-    /// The routing key for --exchange
-    #[arg(long, value_name = "KEY", requires = "exchange")]
-    pub routing_key: Option<String>,
+    /// Where it goes, and with what.
+    #[command(flatten)]
+    pub post: Post,
     /// The message id [default: a new UUID]
     #[arg(long)]
     pub id: Option<String>,
-    /// The priority
-    #[arg(long, value_name = "0-255")]
-    pub priority: Option<u8>,
-    /// A header, as text; can be given several times
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
-    pub headers: Vec<(String, String)>,
     /// The body: a file, or "-" for standard input; empty if absent
     pub file: Option<PathBuf>,
 }

@@ -18,10 +18,8 @@ const LARGEST_REPLY: u64 = 128 << 20;
 
 /// Sends the request, and prints the body of its reply as it came, or decoded where its encoding is known.
 pub fn call(config: &Config, args: &Call, out: &mut impl Write) -> Result<Exit, Failure> {
-    let (exchange, routing_key) = match (&args.exchange, &args.routing_key) {
-        (Some(exchange), Some(key)) => (exchange.clone(), key.clone()),
-        _ => topology::route(&Destination::Queue(args.queue.as_str().into())),
-    };
+    let straight = || topology::route(&Destination::Queue(args.queue.as_str().into()));
+    let (exchange, routing_key) = args.post.route().unwrap_or_else(straight);
     let body = Body::Bytes(read_body(args.file.as_deref())?.into());
     let request = Outgoing { exchange, routing_key, properties: properties(args), body };
     let reply = call::call(&config.broker, request, args.timeout).map_err(|error| tell(&error, args))?;
@@ -30,12 +28,11 @@ pub fn call(config: &Config, args: &Call, out: &mut impl Write) -> Result<Exit, 
 
 /// What is known of the request before it is sent. Persistent, as its dead letter would be.
 fn properties(args: &Call) -> Properties {
-    let headers = args.headers.iter().map(|(name, value)| (name.clone(), HeaderValue::Text(value.clone())));
     Properties {
         message_id: Some(args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string())),
         delivery_mode: Some(2),
-        priority: args.priority,
-        headers: headers.collect(),
+        priority: args.post.priority,
+        headers: args.post.headers(),
         ..Properties::default()
     }
 }

@@ -10,17 +10,17 @@ use crate::cli::{Exit, Failure, Publish};
 use crate::config::Config;
 use crate::encoding::Encoding;
 use crate::policy::topology;
-use crate::task::{Destination, HeaderValue, Properties};
+use crate::task::{Destination, Properties};
 
 /// Publishes and prints how many messages the broker confirmed.
 pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -> Result<Exit, Failure> {
     let encoding = encoding(args);
     let body: Arc<[u8]> = encode(encoding, read_body(args.file.as_deref())?)?.into();
     let queue: Arc<str> = args.queue.as_str().into();
-    let (exchange, routing_key) = match (&args.exchange, &args.routing_key, args.delay) {
-        (Some(exchange), Some(key), _) => (exchange.clone(), key.clone()),
-        (_, _, Some(delay)) => topology::route(&Destination::Delay { queue: Arc::clone(&queue), delay }),
-        _ => topology::route(&Destination::Queue(Arc::clone(&queue))),
+    let (exchange, routing_key) = match (args.post.route(), args.delay) {
+        (Some(route), _) => route,
+        (None, Some(delay)) => topology::route(&Destination::Delay { queue: Arc::clone(&queue), delay }),
+        (None, None) => topology::route(&Destination::Queue(Arc::clone(&queue))),
     };
     let messages = (1..=args.count).map(|n| Outgoing {
         exchange: exchange.clone(),
@@ -63,14 +63,13 @@ fn properties(args: &Publish, encoding: Option<Encoding>, n: u64) -> Properties 
         // Of version 7, whose order in time keeps the store's tree compact.
         None => uuid::Uuid::now_v7().to_string(),
     };
-    let headers = args.headers.iter().map(|(name, value)| (name.clone(), HeaderValue::Text(value.clone())));
     Properties {
         message_id: Some(id),
         delivery_mode: Some(2),
-        priority: args.priority,
+        priority: args.post.priority,
         content_type: args.content_type.clone(),
         content_encoding: encoding.map(|encoding| encoding.name().to_owned()),
-        headers: headers.collect(),
+        headers: args.post.headers(),
         ..Properties::default()
     }
 }
