@@ -24,17 +24,24 @@ ONLY ?=
 MESSAGES ?=
 MILLIONS ?=
 WAITING ?=
+# Of `make chaos`: ROWS names rows or their beginnings, COUNTS the faults of some (daemon-kill=50), MARKDOWN a file for the table.
+LONG ?= 1
+ROWS ?=
+COUNTS ?=
+SEED ?=
+MARKDOWN ?=
 
 support = tests/support
 scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/*/*.sh)
 
-.PHONY: help deps deps-broker build demo test check bench broker-start broker-stop install clean
+.PHONY: help deps deps-broker build demo test check bench chaos broker-start broker-stop install clean
 
 help:
 	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
 	@echo 'make test           every test, those against a real RabbitMQ included; one of them: make test ARGS=NAME'
 	@echo 'make check          formatting, lints and documentation, without warnings'
 	@echo 'make bench          the performance suite, half an hour; ROUNDS=5 ONLY=discard,worker,latency'
+	@echo 'make chaos          every fault, injected over and over: half an hour; ROWS=daemon-kill COUNTS=daemon-kill=50'
 	@echo 'make build          the release binary'
 	@echo 'make install        binary, systemd unit and example configuration; DESTDIR= PREFIX=/usr/local'
 	@echo 'make deps           installs what a build needs; the other targets call it'
@@ -80,6 +87,12 @@ bench: deps-broker
 	@sh tests/bench/peers.sh
 	@ROUNDS='$(ROUNDS)' ONLY='$(ONLY)' MESSAGES='$(MESSAGES)' MILLIONS='$(MILLIONS)' WAITING='$(WAITING)' \
 		bash $(support)/with-broker.sh cargo bench --locked --bench suite
+
+# The release build: what `make test` does in short with the checks of a debug build.
+chaos:
+	@sh $(support)/deps.sh broker
+	@LONG='$(LONG)' ROWS='$(ROWS)' COUNTS='$(COUNTS)' SEED='$(SEED)' MARKDOWN='$(MARKDOWN)' \
+		bash $(support)/with-broker.sh cargo test --release --locked --test chaos
 
 broker-start: deps-broker
 	@bash $(support)/broker.sh start

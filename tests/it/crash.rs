@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::scene::{Scene, Setup, number_from};
 use crate::support::broker::Vhost;
+use crate::support::number_from;
+use crate::support::scene::{Scene, Setup};
 
 /// `WARREND_KILLS=100` is the long form: 200 messages a kill.
 #[test]

@@ -2,9 +2,9 @@
 
 use amiquip::{AmqpProperties, AmqpValue, FieldTable};
 
-use crate::scene::{DEAD, Fate, QUEUE, Scene, Setup};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::scene::{DEAD, Fate, Kind, QUEUE, Scene, Setup};
 use crate::support::wait_until;
 
 /// The queue of the ladder's lowest level: a delay of one second.
@@ -52,7 +52,8 @@ fn a_queue_that_others_replaced_is_consumed_and_its_retries_come_back() {
 /// Handlers that run while their queue vanishes end as ever; their acks go nowhere and harm nothing.
 #[test]
 fn a_queue_replaced_under_running_handlers_harms_no_later_message() {
-    let mut scene = started(&Setup { handler: "[ -n \"$WARREND_KEY\" ] || sleep 0.5", ..Setup::default() });
+    let mut scene =
+        started(&Setup { handler: Kind::Command("[ -n \"$WARREND_KEY\" ] || sleep 0.5"), ..Setup::default() });
     for _ in 0..3 {
         // Without an id, and not the scene's: they are the deleter's to lose.
         let slow = (b"slow".to_vec(), AmqpProperties::default());

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::scene::{DEAD, QUEUE, WORK_TIMEOUT, number_from};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::number_from;
+use crate::support::scene::{DEAD, QUEUE, WORK_TIMEOUT};
 use crate::support::wait_until;
 
 /// Each run leaves its key in the journal before it does anything else.

@@ -11,11 +11,12 @@ use std::sync::Mutex;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::scene::{DEAD, Fate, HANDLER, QUEUE, Scene, Setup, WORK_TIMEOUT, number_from};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::Daemon;
 use crate::support::journal::Journal;
+use crate::support::number_from;
 use crate::support::records::Records;
+use crate::support::scene::{DEAD, Fate, HANDLER, QUEUE, Scene, Setup, WORK_TIMEOUT};
 
 const VARIABLE: &str = "WARREND_FAILPOINT";
 

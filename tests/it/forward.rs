@@ -3,9 +3,10 @@
 use amiquip::{AmqpProperties, AmqpValue, ExchangeType};
 
 use crate::amqp::{exchange, headers, long_text, take, text, with_headers};
-use crate::scene::{DEAD, QUEUE, WORK_TIMEOUT, number_from};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::number_from;
+use crate::support::scene::{DEAD, QUEUE, WORK_TIMEOUT};
 use crate::support::wait_until;
 
 fn daemon(vhost: &Vhost, forward: &str) -> Daemon {

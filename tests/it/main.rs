@@ -1,6 +1,7 @@
 //! The integration tests: the real binary against a real RabbitMQ. `make test` brings both together.
 
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the chaos suite uses the rest")]
 mod support;
 
 mod acks;
@@ -26,7 +27,6 @@ mod outage;
 mod pause;
 mod prefetch;
 mod reply;
-mod scene;
 mod tools;
 mod topology;
 mod worker;

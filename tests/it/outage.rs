@@ -3,12 +3,12 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::scene::{Scene, Setup, number_from};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost};
 use crate::support::daemon::DAEMON_TIMEOUT;
 use crate::support::journal::Journal;
 use crate::support::node::Node;
-use crate::support::{holds_within, wait_until};
+use crate::support::scene::{Kind, Scene, Setup};
+use crate::support::{holds_within, number_from, wait_until};
 
 /// Within this time of the broker being back, work goes on.
 const RESUME: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const SLOW: &str = "sleep 0.02";
 #[test]
 fn a_restarted_broker_finds_the_work_going_on_within_seconds() {
     let node = Node::start();
-    let setup = Setup { broker: "", handler: SLOW, ..Setup::default() };
+    let setup = Setup { broker: "", handler: Kind::Command(SLOW), ..Setup::default() };
     let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
     scene.daemon.start();
     for restart in 0..number_from("WARREND_RESTARTS", 2) {
@@ -61,7 +61,7 @@ fn time_to_resume(node: &Node, journal: &Journal) -> Duration {
 /// `WARREND_CLOSES=50` is the long form.
 #[test]
 fn connections_closed_by_an_administrator_cost_nothing() {
-    let mut scene = Scene::new(Vhost::new(), &Setup { handler: SLOW, ..Setup::default() });
+    let mut scene = Scene::new(Vhost::new(), &Setup { handler: Kind::Command(SLOW), ..Setup::default() });
     scene.daemon.start();
     for _ in 0..number_from("WARREND_CLOSES", 3) {
         // That of the job and that of the publisher. The list lags behind by seconds: it comes before the work.
@@ -88,7 +88,7 @@ fn connections_closed_by_an_administrator_cost_nothing() {
 fn a_memory_alarm_stops_nothing_but_copies() {
     let node = Node::start();
     // The copies that wait hold their place in the prefetch; the others need acks to get through.
-    let setup = Setup { job: "queue = \"work\"\nprefetch = 150", handler: SLOW, ..Setup::default() };
+    let setup = Setup { job: "queue = \"work\"\nprefetch = 150", handler: Kind::Command(SLOW), ..Setup::default() };
     let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
     scene.daemon.start();
     // A publisher can be blocked once it has published.
@@ -121,7 +121,7 @@ fn a_memory_alarm_stops_nothing_but_copies() {
 fn a_broker_that_hangs_is_left_and_found_again() {
     let hang = Duration::from_secs(number_from("WARREND_HANG", 15) as u64);
     let node = Node::start();
-    let setup = Setup { broker: "heartbeat = \"5s\"", handler: SLOW, ..Setup::default() };
+    let setup = Setup { broker: "heartbeat = \"5s\"", handler: Kind::Command(SLOW), ..Setup::default() };
     let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
     scene.daemon.start();
     scene.publish(400);

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::scene::{DEAD, QUEUE, WORK_TIMEOUT};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::scene::{DEAD, QUEUE, WORK_TIMEOUT};
 
 fn daemon(vhost: &Vhost, command: &str) -> Daemon {
     Daemon::new(

@@ -1,8 +1,8 @@
 //! `prefetch = "auto"`: what is in force follows what a task takes.
 
-use crate::scene::QUEUE;
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::scene::QUEUE;
 
 fn prefetch(daemon: &Daemon) -> u64 {
     daemon.status().and_then(|status| status["jobs"]["work"]["prefetch"].as_u64()).unwrap_or(0)

@@ -3,10 +3,10 @@
 use amiquip::AmqpProperties;
 
 use crate::amqp::{headers, take, text};
-use crate::scene::{DEAD, QUEUE};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::node::Node;
+use crate::support::scene::{DEAD, QUEUE};
 use crate::support::wait_until;
 
 /// Where the callers of these tests wait.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::scene::{WORK_TIMEOUT, number_from};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::number_from;
+use crate::support::scene::WORK_TIMEOUT;
 
 const MESSAGES: usize = 200;
 

@@ -93,6 +93,12 @@ impl Daemon {
         self.folder.path()
     }
 
+    /// Leaves the folder with store, log and journal where it is, for somebody to look at.
+    pub fn keep(&mut self) -> &Path {
+        self.folder.disable_cleanup(true);
+        self.folder.path()
+    }
+
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.folder.path().join("warrend.toml")
@@ -255,7 +261,11 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    #[expect(clippy::print_stderr, reason = "whoever reads of the failure must find the folder")]
     fn drop(&mut self) {
         self.kill9();
+        if std::thread::panicking() {
+            eprintln!("the folder of the daemon is kept: {}", self.keep().display());
+        }
     }
 }

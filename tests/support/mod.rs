@@ -1,4 +1,4 @@
-//! What the integration tests and the benchmark need around the real binary: a broker, a vhost, a daemon, a journal.
+//! What the integration tests, the chaos suite and the benchmark need around the real binary: a broker, a vhost, a daemon, a journal.
 //!
 //! Nothing here is a stand-in: the broker is RabbitMQ, the daemon is the built binary, handlers are processes.
 //! `make test` starts a private node and says in the environment where it is.
@@ -9,6 +9,7 @@ pub mod journal;
 pub mod management;
 pub mod node;
 pub mod records;
+pub mod scene;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -38,6 +39,15 @@ pub fn holds_within(timeout: Duration, mut condition: impl FnMut() -> bool) -> b
 /// A file of this folder.
 pub fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name)
+}
+
+/// A number from the environment, for the long form of a test.
+pub fn number_from(name: &str, default: usize) -> usize {
+    match std::env::var(name) {
+        Ok(text) if text.is_empty() => default,
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Err(_) => default,
+    }
 }
 
 /// A UUIDv4, as publishers like it for message ids.

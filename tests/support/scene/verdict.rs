@@ -1,0 +1,157 @@
+//! What became of the messages of a scene.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{DEAD, Fate, Scene};
+use crate::support::records::Records;
+
+/// Figures of a scene, and everything in it that is not as it must be.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub messages: usize,
+    pub crashes: usize,
+    /// Messages that are neither done nor dead nor in a queue.
+    pub lost: usize,
+    /// Runs of handlers, and how many of them a world without crashes would have spared.
+    pub runs: usize,
+    pub extra_runs: usize,
+    /// Messages that lie in the dead-letter queue, and those of them that lie there twice.
+    pub dead: usize,
+    pub doubled: usize,
+    /// The longest time from a start of the daemon to the first run after it.
+    pub slowest: Duration,
+    /// One sentence each; nothing where all is well.
+    pub wrong: Vec<String>,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { messages, crashes, lost, runs, extra_runs, dead, doubled, slowest: _, wrong: _ } = self;
+        write!(
+            f,
+            "{messages} messages, {crashes} crashes, {lost} lost, {runs} runs, {extra_runs} of them again, {dead} dead, \
+             {doubled} of them twice"
+        )
+    }
+}
+
+impl Scene {
+    /// Judges everything, once the daemon has ended, and says what is wrong instead of failing.
+    pub fn verdict(&mut self) -> Verdict {
+        let records = Records::read(self.daemon.store_path());
+        let mut verdict = Verdict {
+            messages: self.published.len(),
+            crashes: self.known.in_vain.len(),
+            slowest: self.slowest,
+            ..Verdict::default()
+        };
+        self.take_dead_letters();
+        self.judge_what_is_left(&records, &mut verdict);
+        self.judge_dead_letters(&mut verdict);
+        self.judge_records(&records, &mut verdict);
+        self.judge_runs(&mut verdict);
+        if !verdict.wrong.is_empty() {
+            verdict.wrong.push(format!("store, log and journal are kept in {}", self.daemon.keep().display()));
+        }
+        verdict
+    }
+
+    /// Nothing waits in the work queue or on the ladder, and what is there no more is done or dead.
+    fn judge_what_is_left(&self, records: &Records, verdict: &mut Verdict) {
+        let mut queued = BTreeSet::new();
+        for queue in self.vhost.queues() {
+            let left = if queue == DEAD { Vec::new() } else { self.take_all(&queue) };
+            if !left.is_empty() {
+                verdict.wrong.push(format!("{} messages in {queue}", left.len()));
+            }
+            queued.extend(left);
+        }
+        let known =
+            |key: &&String| records.done.contains(*key) || self.letters.contains_key(*key) || queued.contains(*key);
+        verdict.lost = self.published.len() - self.published.keys().filter(known).count();
+    }
+
+    /// Every message that is to die lies in the dead-letter queue, and no other. Twice lies at most one whose copy was
+    /// owed when the daemon crashed, or was under way in an outage.
+    fn judge_dead_letters(&self, verdict: &mut Verdict) {
+        let found = &self.letters;
+        let dead: BTreeSet<_> = found.keys().cloned().collect();
+        verdict.wrong.extend(same("dead letters", &self.with_fate(Fate::is_dead), &dead));
+        let doubled: Vec<_> = found.iter().filter(|(_, count)| **count > 1).collect();
+        let may_double = |key: &String| self.outages > 0 || self.known.owed_dead.contains(key);
+        let most = 1 + self.known.in_vain.len() + self.outages;
+        let wrong: Vec<_> = doubled.iter().filter(|(key, count)| **count > most || !may_double(key)).collect();
+        if !wrong.is_empty() {
+            verdict.wrong.push(format!("dead letters too often: {wrong:?}"));
+        }
+        (verdict.dead, verdict.doubled) = (dead.len(), doubled.len());
+    }
+
+    /// Every message that is to be done is recorded so, and no other.
+    fn judge_records(&self, records: &Records, verdict: &mut Verdict) {
+        verdict.wrong.extend(same("done", &self.with_fate(|fate| !fate.is_dead()), &records.done));
+        // The mark that a copy was confirmed may follow the ack; a crash in between loses it, and nothing else does.
+        let unmarked: Vec<_> = records.owed_dead.difference(&self.known.owed_dead).collect();
+        if !unmarked.is_empty() {
+            verdict.wrong.push(format!("dead letters that the store does not know to be confirmed: {unmarked:?}"));
+        }
+    }
+
+    /// Each attempt ran, none after its record, and not more of them twice than were running at the crashes.
+    fn judge_runs(&mut self, verdict: &mut Verdict) {
+        self.known.read(&self.journal);
+        let known = &self.known;
+        if !known.again.is_empty() {
+            verdict.wrong.push(format!("ran again after their record: {:?}", known.again));
+        }
+        let spent = self.judge_attempts(verdict);
+        verdict.runs = known.runs;
+        verdict.extra_runs = known.runs.saturating_sub(self.runs_needed() + spent);
+        let explained: usize = known.in_vain.iter().sum();
+        // What a killed process of a handler had taken beside the task it worked on is handed back, and runs again.
+        let most = explained + self.handler_kills * self.setup.handler.open();
+        if verdict.extra_runs < explained || verdict.extra_runs > most {
+            let extra = verdict.extra_runs;
+            verdict.wrong.push(format!("{extra} runs again, of which crashes explain {explained} to {most}"));
+        }
+        let bound = self.setup.concurrency * self.setup.handler.open();
+        let beyond: Vec<_> = known.in_vain.iter().filter(|runs| **runs > bound).collect();
+        if !beyond.is_empty() {
+            verdict.wrong.push(format!("more runs without a record than {bound}, by crash: {beyond:?}"));
+        }
+    }
+
+    /// The attempts that ran are those that the fates ask for, but that each killed process of a handler spends at most
+    /// one. Returns how many were spent.
+    fn judge_attempts(&self, verdict: &mut Verdict) -> usize {
+        let mut last: BTreeMap<&str, u32> = BTreeMap::new();
+        for (key, attempt) in &self.known.ran {
+            let last = last.entry(key).or_default();
+            *last = (*last).max(*attempt);
+        }
+        let attempts: usize = last.values().map(|last| *last as usize).sum();
+        let needed = self.runs_needed();
+        let spent = attempts.saturating_sub(needed);
+        let expected = |(key, fate): (&String, &Fate)| {
+            let ran = last.get(key.as_str()).copied().unwrap_or(0);
+            let most = if self.handler_kills == 0 { fate.attempts() } else { fate.attempts().max(ran) };
+            (1..=most).map(|attempt| (key.clone(), attempt)).collect::<Vec<_>>()
+        };
+        let expected = self.published.iter().flat_map(expected).collect();
+        let ran = self.known.ran.iter().cloned().collect();
+        verdict.wrong.extend(same("attempts that ran", &expected, &ran));
+        if spent > self.handler_kills {
+            verdict.wrong.push(format!("{spent} attempts were spent on {} killed handlers", self.handler_kills));
+        }
+        spent
+    }
+}
+
+fn same<T: Ord + std::fmt::Debug>(what: &str, expected: &BTreeSet<T>, found: &BTreeSet<T>) -> Option<String> {
+    let some = |set: Vec<&T>| format!("{} such as {:?}", set.len(), &set[..set.len().min(5)]);
+    let missing: Vec<_> = expected.difference(found).collect();
+    let surplus: Vec<_> = found.difference(expected).collect();
+    let differ = !missing.is_empty() || !surplus.is_empty();
+    differ.then(|| format!("{what}: missing {}; too many {}", some(missing), some(surplus)))
+}
