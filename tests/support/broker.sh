@@ -6,6 +6,7 @@
 #   broker.sh kill     ends it with SIGKILL, as a crash would; start brings it back with its data
 #   broker.sh freeze   stops all its processes where they are (SIGSTOP): it neither answers nor hangs up; thaw lets them go on
 #   broker.sh alarm    has it believe that memory is short, so that it blocks publishers; no-alarm ends that
+#   broker.sh disk-alarm   the same with the disk; no-disk-alarm ends that
 #   broker.sh status   says whether it runs; exit 0 or 1
 #   broker.sh url      prints its AMQP URL
 #   broker.sh env      prints `export ...` lines for the tests
@@ -17,6 +18,9 @@
 #   WARREND_AMQP_URL         a broker that runs already: no node is started, this one is used
 #   WARREND_MANAGEMENT_URL   its management API; http://HOST:15672 by default
 #   WARREND_BROKER_DIR       the node's folder; $CARGO_TARGET_DIR/broker by default
+#   WARREND_BROKER_NAME      what the node is called, before @localhost; warrend by default
+#   WARREND_BROKER_JOIN      the folder of another private node, which runs: with its first start this one becomes a
+#                            member of that one's cluster. The two must have different names
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,9 +32,14 @@ control=/usr/lib/rabbitmq/bin/rabbitmqctl
 start_seconds=90
 # Share of the memory above which the node blocks publishers: RabbitMQ's own default.
 watermark=0.4
+# Free space below which it does. A developer's disk is often nearly full, and a blocked publisher looks like a hanging test.
+free_space=64MB
 stop_seconds=30
 
 folder=${WARREND_BROKER_DIR:-${CARGO_TARGET_DIR:-$here/../../target}/broker}
+node_name=${WARREND_BROKER_NAME:-warrend}
+# Whose epmd and cookie the node uses: its own, or those of the cluster's first one. Set in `main`.
+lead=
 
 fail() {
     printf 'broker.sh: %s\n' "$*" >&2
@@ -92,6 +101,7 @@ epmd_listens() {
     [ -n "$inode" ] && readlink "/proc/$pid"/fd/* 2>/dev/null | grep -qxF "socket:[$inode]"
 }
 
+# The node's own epmd. In a member of a cluster it only holds the ports: the nodes find each other by that of the first.
 start_epmd() {
     if ! running epmd >/dev/null; then
         launch epmd epmd -address 127.0.0.1 -port "$epmd"
@@ -104,7 +114,11 @@ start_epmd() {
 
 read_ports() {
     amqp=$(cat "$folder/port" 2>/dev/null) || fail "the private node was never started: run \`make broker-start\`"
-    http=$((amqp + 1)) dist=$((amqp + 2)) epmd=$((amqp + 3))
+    http=$((amqp + 1)) dist=$((amqp + 2)) epmd=$((amqp + 3)) names=$epmd
+    if [ "$lead" != "$folder" ]; then
+        names=$(cat "$lead/port" 2>/dev/null) || fail "the node of $lead was never started"
+        names=$((names + 3))
+    fi
 }
 
 write_config() {
@@ -119,14 +133,20 @@ write_config() {
 listeners.tcp.1 = 127.0.0.1:$amqp
 management.tcp.ip = 127.0.0.1
 management.tcp.port = $http
-# A developer's disk is often nearly full, and a blocked publisher looks like a hanging test.
-disk_free_limit.absolute = 64MB
+disk_free_limit.absolute = $free_space
 vm_memory_high_watermark.relative = $watermark
 # Tests look at connections and queues through the management API; 5 s would be a long wait.
 collect_statistics_interval = 1000
 log.console = false
 log.file.level = warning
 CONF
+    printf '%s@localhost\n' "$node_name" >"$folder/name"
+    if [ "$lead" != "$folder" ]; then
+        cat >>"$folder/rabbitmq.conf" <<CONF
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = $(cat "$lead/name")
+CONF
+    fi
 }
 
 # become COMMAND...: turns this (sub)shell into it, with the node's environment and nothing else: variables of the
@@ -135,12 +155,12 @@ become() {
     exec env -i \
         PATH="/usr/lib/erlang/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
         LANG=C.UTF-8 \
-        HOME="$folder/home" \
+        HOME="$lead/home" \
         WARREND_PRIVATE_NODE="$folder" \
         ERL_EPMD_ADDRESS=127.0.0.1 \
-        ERL_EPMD_PORT="$epmd" \
+        ERL_EPMD_PORT="$names" \
         ERL_INETRC="$folder/inetrc" \
-        RABBITMQ_NODENAME=warrend@localhost \
+        RABBITMQ_NODENAME="$node_name@localhost" \
         RABBITMQ_CONF_ENV_FILE="$folder/rabbitmq-env.conf" \
         RABBITMQ_CONFIG_FILE="$folder/rabbitmq.conf" \
         RABBITMQ_ADVANCED_CONFIG_FILE="$folder/advanced.config" \
@@ -208,7 +228,7 @@ node_pids() {
 
 show_log() {
     local file
-    for file in "$folder"/log/node.out "$folder"/log/epmd.out "$folder"/log/warrend@localhost.log; do
+    for file in "$folder"/log/node.out "$folder"/log/epmd.out "$folder/log/$node_name@localhost.log"; do
         if [ -s "$file" ]; then
             printf -- '--- the end of %s\n' "$file" >&2
             tail -n 25 "$file" >&2
@@ -257,9 +277,21 @@ set_watermark() {
     (become "$control" -q set_vm_memory_high_watermark "$1")
 }
 
+# set_free_space SIZE: of the disk, below which publishers are blocked.
+set_free_space() {
+    running node >/dev/null || fail "the private node does not run"
+    read_ports
+    (become "$control" -q set_disk_free_limit "$1")
+}
+
+# Unless another node of the cluster is registered in it, which would not find the others again.
 end_epmd() {
     local pid
     pid=$(running epmd) || return 0
+    read_ports
+    if (become epmd -port "$epmd" -names) 2>/dev/null | grep -q '^name '; then
+        return 0
+    fi
     kill -KILL "$pid" 2>/dev/null || true # it keeps nothing
     until_gone 5 "$pid" || true
     rm -f "$folder/epmd.pid"
@@ -305,7 +337,7 @@ external() {
     case $1 in
     start | status) printf 'using the broker at %s:%s (WARREND_AMQP_URL)\n' "$url_host" "$url_port" ;;
     stop) ;;
-    kill | freeze | thaw | alarm | no-alarm) fail "the broker of WARREND_AMQP_URL is not ours to $1" ;;
+    kill | freeze | thaw | alarm | no-alarm | disk-alarm | no-disk-alarm) fail "the broker of WARREND_AMQP_URL is not ours to $1" ;;
     url) printf '%s\n' "$WARREND_AMQP_URL" ;;
     env) print_env "$WARREND_AMQP_URL" "$url_management" ;;
     *) usage ;;
@@ -313,7 +345,7 @@ external() {
 }
 
 usage() {
-    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|status|url|env\n' >&2
+    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|disk-alarm|no-disk-alarm|status|url|env\n' >&2
     exit 2
 }
 
@@ -325,6 +357,7 @@ main() {
     fi
     mkdir -p "$folder"
     folder=$(cd "$folder" && pwd -P)
+    lead=$(cd "${WARREND_BROKER_JOIN:-$folder}" && pwd -P)
     case $1 in
     start)
         locked start
@@ -336,6 +369,8 @@ main() {
     thaw) signal_node CONT ;;
     alarm) set_watermark 0.00001 ;;
     no-alarm) set_watermark "$watermark" ;;
+    disk-alarm) set_free_space 1000000GB ;;
+    no-disk-alarm) set_free_space "$free_space" ;;
     status)
         if running node >/dev/null; then
             read_ports
