@@ -64,6 +64,8 @@ pub struct Broker {
     pub connect_timeout: Duration,
     /// Delay before the second try of a row of failed ones; grows from here, less while nobody answers.
     pub reconnect: Backoff,
+    /// What the queues of the delay ladder are.
+    pub delay_queues: QueueKind,
 }
 
 /// One broker URL, taken apart.
@@ -338,6 +340,8 @@ pub struct KillSwitch {
 pub struct DeadLetter {
     /// Its name; `<job>.dead` by default.
     pub queue: Arc<str>,
+    /// What it is created as; that of the job's first queue by default.
+    pub kind: QueueKind,
     /// `x-message-ttl` of that queue; `None`: kept for ever.
     pub message_ttl: Option<Duration>,
 }

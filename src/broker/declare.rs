@@ -129,7 +129,7 @@ enum Answer {
 fn perform(channel: &Channel, step: &Step, answer: Answer) -> Result<()> {
     match (step, answer) {
         (Step::Exchange { name, kind, alternate, .. }, answer) => {
-            let options = durable_exchange(*alternate);
+            let options = durable_exchange(alternate.as_deref());
             match answer {
                 Answer::Awaited => channel.exchange_declare(exchange_type(kind), name, options).map(drop),
                 Answer::Unasked => channel.exchange_declare_nowait(exchange_type(kind), name, options).map(drop),

@@ -162,7 +162,8 @@ impl Session<'_> {
             Some(why) => {
                 let hint = match why.code {
                     PRECONDITION_FAILED => {
-                        "; the names warrend.delay.* are warrend's own: delete what has them with other arguments"
+                        "; the names warrend.delay.* are warrend's own: delete what has them with other arguments, or set \
+                         broker.delay_queues = \"classic\" for a broker without quorum queues"
                     }
                     _ => "",
                 };

@@ -11,14 +11,14 @@ use crate::config::{Config, show_duration};
 use crate::encoding;
 use crate::policy::retry::header;
 use crate::policy::topology;
-use crate::task::{Destination, HeaderValue, Properties};
+use crate::task::{HeaderValue, Properties};
 
 /// The largest reply once it is decoded, in bytes: what RabbitMQ 3 allows a message to have.
 const LARGEST_REPLY: u64 = 128 << 20;
 
 /// Sends the request, and prints the body of its reply as it came, or decoded where its encoding is known.
 pub fn call(config: &Config, args: &Call, out: &mut impl Write) -> Result<Exit, Failure> {
-    let straight = || topology::route(&Destination::Queue(args.queue.as_str().into()));
+    let straight = || topology::to_queue(&args.queue);
     let (exchange, routing_key) = args.post.route().unwrap_or_else(straight);
     let body = Body::Bytes(read_body(args.file.as_deref())?.into());
     let request = Outgoing { exchange, routing_key, properties: properties(args), body };

@@ -9,7 +9,7 @@ use crate::broker::{Body, BrokerError, Outgoing};
 use crate::cli::{Exit, Failure, Publish};
 use crate::config::Config;
 use crate::encoding::Encoding;
-use crate::policy::topology;
+use crate::policy::topology::{self, Ladder};
 use crate::task::{Destination, Properties};
 
 /// Publishes and prints how many messages the broker confirmed.
@@ -17,10 +17,11 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
     let encoding = encoding(args);
     let body: Arc<[u8]> = encode(encoding, read_body(args.file.as_deref())?)?.into();
     let queue: Arc<str> = args.queue.as_str().into();
+    let ladder = Ladder::new(config.broker.delay_queues);
     let (exchange, routing_key) = match (args.post.route(), args.delay) {
         (Some(route), _) => route,
-        (None, Some(delay)) => topology::route(&Destination::Delay { queue: Arc::clone(&queue), delay }),
-        (None, None) => topology::route(&Destination::Queue(Arc::clone(&queue))),
+        (None, Some(delay)) => topology::route(&Destination::Delay { queue: Arc::clone(&queue), delay }, ladder),
+        (None, None) => topology::to_queue(&queue),
     };
     let messages = (1..=args.count).map(|n| Outgoing {
         exchange: exchange.clone(),
@@ -29,7 +30,7 @@ pub fn publish(config: &Config, args: &Publish, out: &mut impl std::io::Write) -
         body: Body::Bytes(Arc::clone(&body)),
     });
     if args.delay.is_some() {
-        let declared = oneshot::declare(&config.broker, &topology::delay_steps(&queue));
+        let declared = oneshot::declare(&config.broker, &topology::delay_steps(&queue, ladder));
         declared.map_err(|error| Failure::new(exit(&error), error.to_string()))?;
     }
     let confirmed = oneshot::publish_all(&config.broker, messages).map_err(|error| {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use super::broker_url;
 use super::item::{Item, Limits};
 use super::place::Place;
+use super::queue::QUEUE_KINDS;
 use super::section::{Got, Section};
 use super::shape;
 use super::value::{LONGEST, days, millis, secs};
-use super::{Backoff, Broker, BrokerHost, Control, Shutdown, Store, Synchronous};
+use super::{Backoff, Broker, BrokerHost, Control, QueueKind, Shutdown, Store, Synchronous};
 
 /// AMQP counts heartbeats in seconds, in 16 bits.
 const HEARTBEAT: Limits = Limits::new(secs(0), secs(65_535)).whole_seconds();
@@ -35,6 +36,7 @@ pub fn broker(root: &Section<'_>) -> Broker {
         heartbeat: section.get("heartbeat", secs(15), |item| item.duration(HEARTBEAT)).value,
         connect_timeout: section.get("connect_timeout", secs(10), |item| item.duration(ABOVE_ZERO)).value,
         reconnect: reconnect(&section.section("reconnect", &shape::RECONNECT)),
+        delay_queues: section.get("delay_queues", QueueKind::Quorum, |item| item.choice(&QUEUE_KINDS)).value,
     }
 }
 

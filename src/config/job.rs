@@ -14,7 +14,7 @@ use super::shape;
 use super::value::{days, millis, secs, show_duration};
 use super::{
     Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Prefetch,
-    Retry, Store,
+    QueueKind, Retry, Store,
 };
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
@@ -159,7 +159,9 @@ fn dead_letter(job: &Section<'_>, name: &str, queues: &[super::Queue]) -> (DeadL
         job.reader().error(place, message, "set dead_letter.queue to another: what failed for good would run again");
     }
     let kept = queue::time_to_live(&section, "message_ttl");
-    (DeadLetter { queue: queue.value, message_ttl: kept.value }, kept)
+    let like_work = queues.first().map_or(QueueKind::Classic, |work| work.kind);
+    let kind = section.get("type", like_work, |item| item.choice(&queue::QUEUE_KINDS)).value;
+    (DeadLetter { queue: queue.value, kind, message_ttl: kept.value }, kept)
 }
 
 fn ack(section: &Section<'_>) -> Ack {

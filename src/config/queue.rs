@@ -22,6 +22,8 @@ const LONGEST_SHORT: usize = 255;
 /// RabbitMQ refuses a time to live above ten years (`rabbit_misc:check_expiry/1`); at zero it would drop each message that
 /// is not consumed at once.
 pub const TIME_TO_LIVE: Limits = Limits::new(millis(1), days(3650));
+/// What a queue can be.
+pub const QUEUE_KINDS: [(&str, QueueKind); 2] = [("classic", QueueKind::Classic), ("quorum", QueueKind::Quorum)];
 /// Arguments that have a key of their own.
 const OWN_KEYS: [(&str, &str); 5] = [
     ("x-max-priority", "max_priority"),
@@ -91,9 +93,8 @@ fn plain(name: Arc<str>) -> Queue {
 }
 
 fn one(section: &Section<'_>, read: &mut Queues) {
-    let kinds = [("classic", QueueKind::Classic), ("quorum", QueueKind::Quorum)];
     let declares = [("create", Declare::Create), ("passive", Declare::Passive)];
-    let kind = section.get("type", QueueKind::Classic, |item| item.choice(&kinds));
+    let kind = section.get("type", QueueKind::Classic, |item| item.choice(&QUEUE_KINDS));
     let max_priority = section.get("max_priority", None, |item| item.integer(1..=255).map(Some));
     if let Some(place) = max_priority.at.filter(|_| kind.value == QueueKind::Quorum) {
         let help = "remove it, or use type = \"classic\"; a quorum queue sorts into two priorities by itself";

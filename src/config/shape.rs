@@ -17,8 +17,10 @@ pub const ROOT: Shape = Shape { name: "the main file", keys: &["broker", "store"
 /// A file of `jobs.d`.
 pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] };
 /// `[broker]`
-pub const BROKER: Shape =
-    Shape { name: "[broker]", keys: &["urls", "password_file", "heartbeat", "connect_timeout", "reconnect"] };
+pub const BROKER: Shape = Shape {
+    name: "[broker]",
+    keys: &["urls", "password_file", "heartbeat", "connect_timeout", "reconnect", "delay_queues"],
+};
 /// `reconnect = { ... }`
 pub const RECONNECT: Shape = Shape { name: "[broker.reconnect]", keys: &["initial", "max"] };
 /// `[store]`
@@ -109,7 +111,7 @@ pub const RETRY: Shape = Shape {
 pub const KILL_SWITCH: Shape =
     Shape { name: "[jobs.NAME.kill_switch]", keys: &["ratio", "min_samples", "window", "restart_after"] };
 /// `[jobs.NAME.dead_letter]`
-pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "message_ttl"] };
+pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "type", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
 pub const ALL: [&Shape; 18] = [

@@ -178,7 +178,11 @@ command = ["true"]
     assert_eq!(job.idempotency.key, KeySource::JsonPointer("/a~1b/0".to_owned()));
     assert_eq!(job.idempotency.on_missing, OnMissing::Dead);
     assert_eq!((job.retry.multiplier, job.retry.jitter), (2.0, 0.0));
-    let grave = DeadLetter { queue: Arc::from("graves"), message_ttl: Some(Duration::from_secs(14 * 86_400)) };
+    let grave = DeadLetter {
+        queue: Arc::from("graves"),
+        kind: QueueKind::Quorum,
+        message_ttl: Some(Duration::from_secs(14 * 86_400)),
+    };
     assert_eq!(job.dead_letter, grave);
     let (window, restart_after) = (Duration::from_secs(10), Duration::from_secs(60));
     assert_eq!(job.kill_switch, Some(KillSwitch { ratio: 1.0, min_samples: 3, window, restart_after }));

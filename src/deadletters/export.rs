@@ -13,7 +13,7 @@ use crate::broker::oneshot::publish_all;
 use crate::broker::{Body, Held, Outgoing, Token, with_hold};
 use crate::config::{self, Job};
 use crate::policy::{retry, topology};
-use crate::task::{Destination, Message};
+use crate::task::Message;
 
 /// Writes the letters that the filter means into a new file, and gives their number. The queue is afterwards as it was.
 pub fn export(broker: &config::Broker, job: &Job, filter: &Filter, path: &Path) -> Result<u64, Trouble> {
@@ -160,7 +160,7 @@ pub fn import(broker: &config::Broker, job: &Job, file: &Import) -> Result<u64, 
 /// Every line of a file as the message to publish.
 fn letters(path: &Path, job: &Job) -> Result<impl Iterator<Item = Result<Outgoing, Trouble>>, Trouble> {
     let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
-    let (exchange, routing_key) = topology::route(&Destination::Queue(job.dead_letter.queue.clone()));
+    let (exchange, routing_key) = topology::to_queue(&job.dead_letter.queue);
     let lines = BufReader::new(file).split(b'\n').enumerate();
     Ok(lines.map(move |(index, line)| {
         let line = line.map_err(|error| cannot("read", path, &error))?;

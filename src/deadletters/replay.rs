@@ -13,7 +13,7 @@ use crate::broker::{Body, BrokerError, Held, Hold, Outgoing, Token, with_hold};
 use crate::config::{self, Job};
 use crate::failpoint;
 use crate::policy::{retry, topology};
-use crate::task::{Destination, Message};
+use crate::task::Message;
 
 /// Copies under way at a time: those that a crash can double.
 const MOST_UNCONFIRMED: usize = 64;
@@ -168,7 +168,7 @@ impl Run<'_, '_> {
 
     fn copy(&self, message: Message) -> Outgoing {
         let queue = self.plan.to.map_or_else(|| home(self.plan.job, &message), Arc::from);
-        let (exchange, routing_key) = topology::route(&Destination::Queue(queue));
+        let (exchange, routing_key) = topology::to_queue(&queue);
         let mut properties = retry::again(message.properties);
         // The copy is the only trace of its message.
         properties.delivery_mode = Some(2);

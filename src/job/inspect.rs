@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Exit, Inspection, Job, LinkReport, Phase};
 use crate::broker::{Counts, Session};
 use crate::policy::gate::Allowed;
-use crate::policy::topology::LADDER_QUEUES;
+use crate::policy::topology::Ladder;
 use crate::task::UnixMillis;
 use crate::{config, report};
 
@@ -174,17 +174,30 @@ impl Job {
         if !idle || self.last_delivery.elapsed() < QUIET {
             return Ok(false);
         }
-        // Asking for a queue that is missing costs a channel and a line in the broker's log; all of the ladder's stand
-        // together. From the longest delay down, the way that the messages take.
-        let stands = session.counts(LADDER_QUEUES[0]).map_err(Exit::Lost)?.is_some();
-        let ladder = LADDER_QUEUES.iter().rev().filter(|_| stands).map(|name| (*name).to_owned());
-        let names: Vec<String> = ladder.chain(self.config.queues.iter().map(|queue| queue.name.to_string())).collect();
-        for name in names {
-            let counts = session.counts(&name).map_err(Exit::Lost)?;
-            if counts.is_some_and(|counts| counts.ready > 0) {
+        for ladder in self.ladder().both() {
+            // Asking for a queue that is missing costs a channel and a line in the broker's log; all of a ladder's stand
+            // together. From the longest delay down, the way that the messages take.
+            let stands = ladder.queues().next().is_some_and(|lowest| matches!(session.counts(&lowest), Ok(Some(_))));
+            for name in ladder.queues().rev().filter(|_| stands) {
+                if holds_messages(session, &name)? {
+                    return Ok(false);
+                }
+            }
+        }
+        for queue in &self.config.queues {
+            if holds_messages(session, &queue.name)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+
+    /// Where this daemon's delayed copies wait.
+    pub(super) fn ladder(&self) -> Ladder {
+        Ladder::new(self.wiring.broker.delay_queues)
+    }
+}
+
+fn holds_messages(session: &mut Session<'_>, queue: &str) -> Result<bool, Exit> {
+    Ok(session.counts(queue).map_err(Exit::Lost)?.is_some_and(|counts| counts.ready > 0))
 }

@@ -90,7 +90,7 @@ impl Job {
 
     fn send_copy(&mut self, demanded: &Demanded) {
         let copy = retry::copy(&self.facts, demanded.ticket, &demanded.task, &demanded.failed);
-        let (exchange, routing_key) = topology::route(&copy.to);
+        let (exchange, routing_key) = topology::route(&copy.to, self.ladder());
         let message = Outgoing { exchange, routing_key, properties: copy.properties, body: Body::Task(copy.task) };
         self.outbox.push_back((copy.ticket, message));
     }

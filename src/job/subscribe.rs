@@ -115,7 +115,7 @@ impl Job {
     /// consumed, but every retry would be lost at the end of its delay.
     fn declare_again(&self, session: &mut Session<'_>, queue: QueueIndex) -> Result<(), BrokerError> {
         if self.subscriptions.queues[queue].doubtful {
-            session.declare(&topology::job_steps(&self.config))
+            session.declare(&topology::job_steps(&self.config, self.ladder()))
         } else {
             Ok(())
         }
@@ -141,6 +141,6 @@ impl Job {
 
     /// Makes sure of every queue, exchange and binding of the job.
     pub(super) fn declare(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
-        session.declare(&topology::job_steps(&self.config)).map_err(Exit::Lost)
+        session.declare(&topology::job_steps(&self.config, self.ladder())).map_err(Exit::Lost)
     }
 }

@@ -275,7 +275,7 @@ pub mod tests {
             },
             retry: policy(),
             kill_switch: None,
-            dead_letter: DeadLetter { queue: "j.dead".into(), message_ttl: None },
+            dead_letter: DeadLetter { queue: "j.dead".into(), kind: QueueKind::Classic, message_ttl: None },
         }
     }
 

@@ -5,7 +5,7 @@
 //! # The delay ladder
 //!
 //! A copy that has to wait takes the binary form of its delay as its way. Level L has a topic exchange and a queue, both
-//! named `warrend.delay.LL`, and a message in that queue expires after 2^L seconds:
+//! named `warrend.delay.quorum.LL`, and a message in that queue expires after 2^L seconds:
 //!
 //! ```text
 //!   exchange 19 ── bit 19 is 1 ──► queue 19 (2^19 s) ──┐ expired
@@ -15,10 +15,15 @@
 //! The routing key is twenty words of one bit each, most significant first, and then the name of the work queue. Expiry
 //! keeps the routing key, so one key carries a message through all levels. Each queue holds messages of one TTL only,
 //! so none expires late behind a slower one, and there are twenty queues whatever the delays and their jitter are.
+//!
+//! A classic queue forgets an expired message before the next queue has it on the disk, and a broker that crashes loses
+//! those on their way, up to all 2,000 of a trial; RabbitMQ's guide on dead lettering calls it at most once. So the
+//! ladder's queues are quorum queues that dead-letter at least once: each keeps a message until the next has confirmed it.
+//! The classic ladder (`warrend.delay.LL`) has names of its own: what waits on one goes its way, whichever is in use.
 
 use std::time::Duration;
 
-use crate::config::{Declare, Handler, Job, Queue, QueueKind};
+use crate::config::{DeadLetter, Declare, Handler, Job, Queue, QueueKind};
 use crate::task::{Destination, HeaderValue};
 
 /// Number of levels: delays of up to 2^20 - 1 seconds, a little over 12 days.
@@ -32,36 +37,116 @@ pub const MAX_DELAY: Duration = Duration::from_secs((1 << LEVELS) - 1);
 #[cfg(test)]
 const MAX_QUEUE_NAME: usize = 255 - 2 * LEVELS;
 
-/// The exchange at the end of the ladder, to which every work queue is bound.
-pub const DELIVER: &str = "warrend.delay.deliver";
+const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
-/// Where the end of the ladder leaves a copy whose work queue is gone: a queue, and the exchange before it. RabbitMQ would
-/// drop such a copy without a word.
-pub const STRANDED: &str = "warrend.delay.stranded";
+/// A ladder: the names of its queues and exchanges, and what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ladder(QueueKind);
 
-/// The ladder's queues by level, for counting what waits; the exchanges have the same names.
-pub const LADDER_QUEUES: [&str; LEVELS] = [
-    "warrend.delay.00",
-    "warrend.delay.01",
-    "warrend.delay.02",
-    "warrend.delay.03",
-    "warrend.delay.04",
-    "warrend.delay.05",
-    "warrend.delay.06",
-    "warrend.delay.07",
-    "warrend.delay.08",
-    "warrend.delay.09",
-    "warrend.delay.10",
-    "warrend.delay.11",
-    "warrend.delay.12",
-    "warrend.delay.13",
-    "warrend.delay.14",
-    "warrend.delay.15",
-    "warrend.delay.16",
-    "warrend.delay.17",
-    "warrend.delay.18",
-    "warrend.delay.19",
-];
+impl Ladder {
+    /// `broker.delay_queues`
+    pub fn new(kind: QueueKind) -> Self {
+        Self(kind)
+    }
+
+    /// This ladder and the other one, in which messages may wait from before a change of `broker.delay_queues`.
+    pub fn both(self) -> [Self; 2] {
+        let other = match self.0 {
+            QueueKind::Classic => QueueKind::Quorum,
+            QueueKind::Quorum => QueueKind::Classic,
+        };
+        [self, Self(other)]
+    }
+
+    /// Its queues by level, for counting what waits; the exchanges have the same names.
+    pub fn queues(self) -> impl DoubleEndedIterator<Item = String> {
+        (0..LEVELS).map(move |level| self.level(level))
+    }
+
+    fn level(self, level: usize) -> String {
+        self.named(&format!("{level:02}"))
+    }
+
+    /// The exchange at its end, to which every work queue is bound.
+    pub fn deliver(self) -> String {
+        self.named("deliver")
+    }
+
+    /// Where its end leaves a copy whose work queue is gone: a queue, and the exchange before it. RabbitMQ would drop such a
+    /// copy without a word.
+    pub fn stranded(self) -> String {
+        self.named("stranded")
+    }
+
+    fn named(self, what: &str) -> String {
+        match self.0 {
+            QueueKind::Classic => format!("warrend.delay.{what}"),
+            QueueKind::Quorum => format!("warrend.delay.quorum.{what}"),
+        }
+    }
+
+    /// From its end upwards, so that nothing is bound to what does not exist yet. The work queues come first among what is
+    /// bound: a level that cannot be had costs the delays that pass it, and no others.
+    fn steps<'q>(self, queues: impl Iterator<Item = &'q str>, steps: &mut Vec<Step>) {
+        let (stranded, deliver) = (self.stranded(), self.deliver());
+        let exchange = |name: &str, kind: &str, alternate| Step::Exchange {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            alternate,
+            presence: Presence::Ours,
+        };
+        steps.push(exchange(&stranded, "fanout", None));
+        steps.push(Step::Queue {
+            name: stranded.clone(),
+            arguments: kind_argument(self.0).into_iter().chain(no_delivery_limit(self.0)).collect(),
+            presence: Presence::Ours,
+        });
+        steps.push(Step::BindQueue { queue: stranded.clone(), exchange: stranded.clone(), routing_key: String::new() });
+        steps.push(exchange(&deliver, "topic", Some(stranded)));
+        steps.extend(queues.map(|queue| Step::BindQueue {
+            queue: queue.to_owned(),
+            exchange: deliver.clone(),
+            routing_key: delivery_pattern(queue),
+        }));
+        let mut below = deliver;
+        for (level, name) in self.queues().enumerate() {
+            // The words before this level's bit. Their number must be exact: `#` would find the bit anywhere.
+            let before = "*.".repeat(LEVELS - 1 - level);
+            steps.push(exchange(&name, "topic", None));
+            steps.push(Step::Queue {
+                name: name.clone(),
+                arguments: self.level_arguments(level, &below),
+                presence: Presence::Ours,
+            });
+            steps.push(Step::BindQueue {
+                queue: name.clone(),
+                exchange: name.clone(),
+                routing_key: format!("{before}1.#"),
+            });
+            steps.push(Step::BindExchange {
+                destination: below,
+                source: name.clone(),
+                routing_key: format!("{before}0.#"),
+            });
+            below = name;
+        }
+    }
+
+    fn level_arguments(self, level: usize, below: &str) -> Vec<(String, HeaderValue)> {
+        let mut arguments =
+            vec![millis("x-message-ttl", Duration::from_secs(1 << level)), text("x-dead-letter-exchange", below)];
+        arguments.extend(kind_argument(self.0));
+        match self.0 {
+            QueueKind::Classic => {}
+            QueueKind::Quorum => {
+                arguments.push(text("x-dead-letter-strategy", "at-least-once"));
+                // RabbitMQ falls back to at-most-once without it. The queue has no limit that could overflow.
+                arguments.push(text("x-overflow", "reject-publish"));
+            }
+        }
+        arguments
+    }
+}
 
 /// One thing to have on the broker. The session performs them in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +158,7 @@ pub enum Step {
         /// Its type, such as `topic`.
         kind: String,
         /// The exchange that gets what finds no binding here.
-        alternate: Option<&'static str>,
+        alternate: Option<String>,
         /// What happens where it is missing.
         presence: Presence,
     },
@@ -120,21 +205,20 @@ pub enum Presence {
 
 /// All that a job needs on the broker: its queues, exchanges and bindings, its dead-letter queue, and the ladder unless
 /// its handler cannot fail.
-pub fn job_steps(job: &Job) -> Vec<Step> {
+pub fn job_steps(job: &Job, ladder: Ladder) -> Vec<Step> {
     let mut steps = Vec::new();
     for queue in &job.queues {
         work_queue(queue, &mut steps);
     }
     steps.push(Step::Queue {
         name: job.dead_letter.queue.to_string(),
-        arguments: job.dead_letter.message_ttl.map(|ttl| millis("x-message-ttl", ttl)).into_iter().collect(),
+        arguments: dead_letter_arguments(&job.dead_letter),
         presence: Presence::Wanted,
     });
     match job.handler {
         Handler::Discard => {}
         Handler::Command(_) | Handler::Worker(_) | Handler::Http(_) | Handler::Forward(_) => {
-            ladder(&mut steps);
-            steps.extend(job.queues.iter().map(|queue| deliver_to(&queue.name)));
+            ladder.steps(job.queues.iter().map(|queue| &*queue.name), &mut steps);
         }
     }
     steps
@@ -147,20 +231,24 @@ pub fn required_exchange(name: &str) -> Step {
 }
 
 /// What a message needs to wait on the ladder and then reach one queue, which must exist.
-pub fn delay_steps(queue: &str) -> Vec<Step> {
+pub fn delay_steps(queue: &str, ladder: Ladder) -> Vec<Step> {
     let mut steps = Vec::new();
-    ladder(&mut steps);
-    steps.push(deliver_to(queue));
+    ladder.steps(std::iter::once(queue), &mut steps);
     steps
+}
+
+/// How a message goes straight to a queue: exchange and routing key.
+pub fn to_queue(queue: &str) -> (String, String) {
+    (String::new(), queue.to_owned())
 }
 
 /// Where a copy is published: exchange and routing key.
 ///
 /// A delay counts in whole seconds, from 1 to [`MAX_DELAY`]; parts of a second are rounded up, so that no attempt comes
 /// early. The copy enters at the exchange of its highest set bit: the levels above would only pass it down.
-pub fn route(to: &Destination) -> (String, String) {
+pub fn route(to: &Destination, ladder: Ladder) -> (String, String) {
     match to {
-        Destination::Queue(name) => (String::new(), name.to_string()),
+        Destination::Queue(name) => to_queue(name),
         Destination::Delay { queue, delay } => {
             let whole = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
             let seconds = whole.clamp(1, MAX_DELAY.as_secs());
@@ -169,7 +257,7 @@ pub fn route(to: &Destination) -> (String, String) {
                 routing_key.push_str(if seconds >> level & 1 == 1 { "1." } else { "0." });
             }
             routing_key.push_str(&final_words(queue));
-            (LADDER_QUEUES[seconds.ilog2() as usize].to_owned(), routing_key)
+            (ladder.level(seconds.ilog2() as usize), routing_key)
         }
     }
 }
@@ -206,16 +294,9 @@ fn work_queue(queue: &Queue, steps: &mut Vec<Step>) {
     }
 }
 
-/// The x-arguments of a work queue. A classic queue goes without `x-queue-type`, as classic is what the broker makes of
-/// a queue without it, and queues that older clients declared have none.
+/// The x-arguments of a work queue.
 fn queue_arguments(queue: &Queue) -> Vec<(String, HeaderValue)> {
-    let mut arguments = Vec::new();
-    match queue.kind {
-        QueueKind::Classic => {}
-        QueueKind::Quorum => {
-            arguments.push(("x-queue-type".to_owned(), HeaderValue::Text("quorum".to_owned())));
-        }
-    }
+    let mut arguments = Vec::from_iter(kind_argument(queue.kind));
     if let Some(highest) = queue.max_priority {
         arguments.push(("x-max-priority".to_owned(), HeaderValue::I64(highest.into())));
     }
@@ -228,56 +309,28 @@ fn queue_arguments(queue: &Queue) -> Vec<(String, HeaderValue)> {
     if let Some(expires) = queue.expires {
         arguments.push(millis("x-expires", expires));
     }
+    if !queue.arguments.contains_key(DELIVERY_LIMIT) {
+        arguments.extend(no_delivery_limit(queue.kind));
+    }
     arguments.extend(queue.arguments.iter().map(|(name, value)| (name.clone(), value.clone())));
     arguments
 }
 
-/// The ladder from its end upwards, so that nothing is bound to what does not exist yet.
-fn ladder(steps: &mut Vec<Step>) {
-    let exchange = |name: &str, kind: &str, alternate| Step::Exchange {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        alternate,
-        presence: Presence::Ours,
-    };
-    steps.push(exchange(STRANDED, "fanout", None));
-    steps.push(Step::Queue { name: STRANDED.to_owned(), arguments: Vec::new(), presence: Presence::Ours });
-    steps.push(Step::BindQueue {
-        queue: STRANDED.to_owned(),
-        exchange: STRANDED.to_owned(),
-        routing_key: String::new(),
-    });
-    steps.push(exchange(DELIVER, "topic", Some(STRANDED)));
-    let mut below = DELIVER;
-    for (level, name) in LADDER_QUEUES.into_iter().enumerate() {
-        // The words before this level's bit. Their number must be exact: `#` would find the bit anywhere.
-        let before = "*.".repeat(LEVELS - 1 - level);
-        steps.push(exchange(name, "topic", None));
-        steps.push(Step::Queue {
-            name: name.to_owned(),
-            arguments: vec![
-                millis("x-message-ttl", Duration::from_secs(1 << level)),
-                ("x-dead-letter-exchange".to_owned(), HeaderValue::Text(below.to_owned())),
-            ],
-            presence: Presence::Ours,
-        });
-        steps.push(Step::BindQueue {
-            queue: name.to_owned(),
-            exchange: name.to_owned(),
-            routing_key: format!("{before}1.#"),
-        });
-        steps.push(Step::BindExchange {
-            destination: below.to_owned(),
-            source: name.to_owned(),
-            routing_key: format!("{before}0.#"),
-        });
-        below = name;
-    }
+fn dead_letter_arguments(dead_letter: &DeadLetter) -> Vec<(String, HeaderValue)> {
+    let mut arguments = Vec::from_iter(kind_argument(dead_letter.kind));
+    arguments.extend(no_delivery_limit(dead_letter.kind));
+    arguments.extend(dead_letter.message_ttl.map(|ttl| millis("x-message-ttl", ttl)));
+    arguments
 }
 
-/// From the end of the ladder to a work queue.
-fn deliver_to(queue: &str) -> Step {
-    Step::BindQueue { queue: queue.to_owned(), exchange: DELIVER.to_owned(), routing_key: delivery_pattern(queue) }
+/// From RabbitMQ 4.0 on, a quorum queue drops a message after 20 deliveries that were not acknowledged, and each lost
+/// connection counts as one. The attempts of a message are counted by us, so the queues that we make have a limit that is
+/// never reached. (-1, which means none, is refused by RabbitMQ 3.)
+fn no_delivery_limit(kind: QueueKind) -> Option<(String, HeaderValue)> {
+    match kind {
+        QueueKind::Classic => None,
+        QueueKind::Quorum => Some((DELIVERY_LIMIT.to_owned(), HeaderValue::I64(i32::MAX.into()))),
+    }
 }
 
 /// The pattern by which the end of the ladder finds a work queue.
@@ -296,6 +349,19 @@ fn final_words(queue: &str) -> String {
     queue.replace('%', "%25").replace('*', "%2A").replace('#', "%23")
 }
 
+/// What makes a queue what it is. A classic queue goes without `x-queue-type`, as classic is what the broker makes of a
+/// queue without it, and queues that older clients declared have none.
+fn kind_argument(kind: QueueKind) -> Option<(String, HeaderValue)> {
+    match kind {
+        QueueKind::Classic => None,
+        QueueKind::Quorum => Some(text("x-queue-type", "quorum")),
+    }
+}
+
+fn text(name: &str, value: &str) -> (String, HeaderValue) {
+    (name.to_owned(), HeaderValue::Text(value.to_owned()))
+}
+
 /// An argument that is a time: the broker wants whole milliseconds.
 fn millis(name: &str, time: Duration) -> (String, HeaderValue) {
     (name.to_owned(), whole(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
@@ -311,7 +377,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::config::{Ack, Binding, Command, DeadLetter, Idempotency, KeySource, OnMissing, Order, Retry};
+    use crate::config::{Ack, Binding, Command, Idempotency, KeySource, OnMissing, Order, Retry};
 
     /// Whether a topic pattern matches a routing key, after the AMQP 0-9-1 specification, section 3.1.3.3.
     fn matches(pattern: &[&str], key: &[&str]) -> bool {
@@ -323,6 +389,8 @@ mod tests {
             (Some(_), None) | (None, Some(_)) => false,
         }
     }
+
+    const LADDERS: [Ladder; 2] = [Ladder(QueueKind::Classic), Ladder(QueueKind::Quorum)];
 
     /// Just enough of a broker to follow a copy: topic exchanges, the default exchange, and queues that expire.
     #[derive(Default)]
@@ -336,7 +404,8 @@ mod tests {
     impl Broker {
         fn new(jobs: &[Job]) -> Self {
             let mut broker = Self::default();
-            for step in jobs.iter().flat_map(job_steps) {
+            // Both on one broker: a copy stays on its own.
+            for step in jobs.iter().flat_map(|job| LADDERS.map(|ladder| job_steps(job, ladder))).flatten() {
                 broker.perform(step);
             }
             broker
@@ -437,7 +506,7 @@ mod tests {
                 max_crashes: 1,
             },
             kill_switch: None,
-            dead_letter: DeadLetter { queue: "thumbnails.dead".into(), message_ttl: None },
+            dead_letter: DeadLetter { queue: "thumbnails.dead".into(), kind: QueueKind::Classic, message_ttl: None },
         }
     }
 
@@ -452,10 +521,12 @@ mod tests {
     }
 
     fn check_delay(broker: &Broker, name: &str, delay: Duration, seconds: u64) {
-        let (exchange, key) = route(&Destination::Delay { queue: name.into(), delay });
-        assert!(key.len() <= 255, "{key} is too long for a routing key");
-        let expected = vec![(name.to_owned(), i64::try_from(seconds).unwrap() * 1000)];
-        assert_eq!(broker.follow(&exchange, &key, 0), expected, "{name} after {delay:?}");
+        for ladder in LADDERS {
+            let (exchange, key) = route(&Destination::Delay { queue: name.into(), delay }, ladder);
+            assert!(key.len() <= 255, "{key} is too long for a routing key");
+            let expected = vec![(name.to_owned(), i64::try_from(seconds).unwrap() * 1000)];
+            assert_eq!(broker.follow(&exchange, &key, 0), expected, "{name} after {delay:?} by {exchange}");
+        }
     }
 
     #[test]
@@ -515,14 +586,14 @@ mod tests {
     #[test]
     fn a_dead_copy_goes_to_its_queue_through_the_default_exchange() {
         let broker = Broker::new(&[job(vec![queue("thumbs")], Handler::Discard)]);
-        let (exchange, key) = route(&Destination::Queue("thumbnails.dead".into()));
+        let (exchange, key) = route(&Destination::Queue("thumbnails.dead".into()), LADDERS[0]);
         assert_eq!(broker.follow(&exchange, &key, 0), [("thumbnails.dead".to_owned(), 0)]);
     }
 
     #[test]
     fn a_job_that_cannot_fail_makes_no_ladder() {
         assert_eq!(
-            job_steps(&job(vec![queue("thumbs")], Handler::Discard)),
+            job_steps(&job(vec![queue("thumbs")], Handler::Discard), LADDERS[1]),
             [
                 Step::Queue { name: "thumbs".to_owned(), arguments: Vec::new(), presence: Presence::Wanted },
                 Step::Queue { name: "thumbnails.dead".to_owned(), arguments: Vec::new(), presence: Presence::Wanted },
@@ -546,10 +617,11 @@ mod tests {
             ("x-message-ttl".to_owned(), HeaderValue::I64(3_600_000)),
             ("x-max-length".to_owned(), HeaderValue::I64(100_000)),
             ("x-expires".to_owned(), HeaderValue::I64(7)),
+            ("x-delivery-limit".to_owned(), HeaderValue::I64(2_147_483_647)),
             ("x-single-active-consumer".to_owned(), HeaderValue::Bool(true)),
         ];
         assert_eq!(
-            job_steps(&job(vec![configured], Handler::Discard))[0],
+            job_steps(&job(vec![configured], Handler::Discard), LADDERS[1])[0],
             Step::Queue { name: "thumbs".to_owned(), arguments: expected, presence: Presence::Required }
         );
     }
@@ -570,7 +642,7 @@ mod tests {
             routing_key: "image.*".to_owned(),
         };
         assert_eq!(
-            job_steps(&job(vec![bound], Handler::Discard))[1..4],
+            job_steps(&job(vec![bound], Handler::Discard), LADDERS[1])[1..4],
             [
                 Step::Exchange {
                     name: "media".to_owned(),
@@ -589,7 +661,7 @@ mod tests {
         let mut with_ttl = job(vec![queue("thumbs")], Handler::Discard);
         with_ttl.dead_letter.message_ttl = Some(Duration::from_secs(60));
         assert_eq!(
-            job_steps(&with_ttl)[1],
+            job_steps(&with_ttl, LADDERS[1])[1],
             Step::Queue {
                 name: "thumbnails.dead".to_owned(),
                 arguments: vec![("x-message-ttl".to_owned(), HeaderValue::I64(60_000))],
