@@ -5,7 +5,7 @@
 //! # The delay ladder
 //!
 //! A copy that has to wait takes the binary form of its delay as its way. Level L has a topic exchange and a queue, both
-//! named `warrend.delay.quorum.LL`, and a message in that queue expires after 2^L seconds:
+//! named `warrend.delay.LL`, and a message in that queue expires after 2^L seconds:
 //!
 //! ```text
 //!   exchange 19 ── bit 19 is 1 ──► queue 19 (2^19 s) ──┐ expired
@@ -19,7 +19,7 @@
 //! A classic queue forgets an expired message before the next queue has it on the disk, and a broker that crashes loses
 //! those on their way, up to all 2,000 of a trial; RabbitMQ's guide on dead lettering calls it at most once. So the
 //! ladder's queues are quorum queues that dead-letter at least once: each keeps a message until the next has confirmed it.
-//! The classic ladder (`warrend.delay.LL`) has names of its own: what waits on one goes its way, whichever is in use.
+//! The classic ladder (`warrend.delay.classic.LL`) has names of its own: what waits on one goes its way, whichever is in use.
 
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ impl Ladder {
 
     fn named(self, what: &str) -> String {
         match self.0 {
-            QueueKind::Classic => format!("warrend.delay.{what}"),
-            QueueKind::Quorum => format!("warrend.delay.quorum.{what}"),
+            QueueKind::Classic => format!("warrend.delay.classic.{what}"),
+            QueueKind::Quorum => format!("warrend.delay.{what}"),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::support::scene::{DEAD, Fate, Kind, QUEUE, Scene, Setup};
 use crate::support::wait_until;
 
 /// The queue of the ladder's lowest level: a delay of one second.
-const SECOND: &str = "warrend.delay.quorum.00";
+const SECOND: &str = "warrend.delay.00";
 
 fn started(setup: &Setup) -> Scene {
     let mut scene = Scene::new(Vhost::new(), setup);
@@ -110,10 +110,10 @@ fn a_copy_whose_queue_is_gone_when_its_delay_ends_is_kept() {
     let mut daemon = Daemon::new(&vhost, job);
     daemon.start();
     vhost.publish(QUEUE, "x", with_id("kept"));
-    wait_until("the copy waits", BROKER_TIMEOUT, || vhost.ready("warrend.delay.quorum.02") == Some(1));
+    wait_until("the copy waits", BROKER_TIMEOUT, || vhost.ready("warrend.delay.02") == Some(1));
     assert!(daemon.terminate().success());
     vhost.delete_queue(QUEUE);
-    wait_until("the copy is stranded", BROKER_TIMEOUT, || vhost.ready("warrend.delay.quorum.stranded") == Some(1));
-    let copy = vhost.get("warrend.delay.quorum.stranded").expect("it is there");
+    wait_until("the copy is stranded", BROKER_TIMEOUT, || vhost.ready("warrend.delay.stranded") == Some(1));
+    let copy = vhost.get("warrend.delay.stranded").expect("it is there");
     assert_eq!(copy.properties.message_id().as_deref(), Some("kept"));
 }

@@ -121,9 +121,9 @@ fn what_copies_need_is_made_again_when_it_is_gone() {
     let mut daemon = Daemon::new(&vhost, &failing_job(&journal, "{ name = \"work\" }"));
     daemon.start();
     vhost.delete_queue("work.dead");
-    vhost.delete_queue("warrend.delay.quorum.00");
+    vhost.delete_queue("warrend.delay.00");
     vhost
-        .with_channel(|channel| channel.exchange_delete("warrend.delay.quorum.00", Default::default()))
+        .with_channel(|channel| channel.exchange_delete("warrend.delay.00", Default::default()))
         .expect("it is there");
     for id in ["again", "rejected"] {
         vhost.publish("work", id, with_id(id));
