@@ -4,7 +4,7 @@
 //! [`spawn`](publisher::spawn) starts the thread that publishes the copies of failed attempts, on a connection of its own:
 //! on a resource alarm RabbitMQ stops reading from connections that publish, and acks must not wait behind that.
 //! [`publish_all`](oneshot::publish_all), [`Outbox`](oneshot::Outbox), [`call`](call::call) and [`with_hold`] serve the
-//! command line.
+//! command line. Between the library and the socket stands the guard of `wire`.
 //!
 //! What is absent: deciding when to connect again (the job and the publisher's thread do), and anything asynchronous. The
 //! library runs one thread a connection; every wait for it has a deadline.
@@ -25,6 +25,7 @@ mod session;
 mod tokens;
 mod uplink;
 mod window;
+mod wire;
 
 pub use connect::{Link, connect};
 pub use error::BrokerError;

@@ -86,7 +86,8 @@ pub fn call(config: &config::Broker, mut request: Outgoing, timeout: Duration) -
     request.properties.expiration = Some(timeout.as_millis().max(1).to_string());
     request.check().map_err(CallError::Refused)?;
 
-    let Link { mut connection, socket, host, .. } = connect(config, fastrand::usize(..)).map_err(CallError::Broker)?;
+    let Link { mut connection, socket, host, .. } =
+        connect(config, fastrand::usize(..), "call").map_err(CallError::Broker)?;
     let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let notes = connection.listen_for_connection_blocked()?;
         Ok((connection.open_channel(None)?, notes))

@@ -10,6 +10,7 @@ use rustix::net::sockopt;
 
 use super::deadline::{cut, cut_after};
 use super::error::{ACCESS_REFUSED, BrokerError, connection_closed, describe, system};
+use super::wire::{Ending, Guarded, Violation};
 use crate::config::{self, BrokerHost};
 
 /// The largest frame that we ask for, in bytes; the broker may settle for less. It is the broker's own default.
@@ -38,13 +39,14 @@ pub struct Link {
 ///
 /// The caller picks `first` at random, so that many workers spread over a cluster. Blocks for at most twice
 /// `connect_timeout` a host. Where all fail, the error is the most telling one: a refusal before an unreachable host.
-pub fn connect(config: &config::Broker, first: usize) -> Result<Link, BrokerError> {
+/// `purpose` says in a few words what the connection is for; the broker shows it, with this host and process.
+pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<Link, BrokerError> {
     let password = read_password(config)?;
     let count = config.hosts.len();
     let mut told: Option<BrokerError> = None;
     for turn in 0..count {
         let host = &config.hosts[(first % count + turn) % count];
-        match open(config, host, password.as_deref().unwrap_or(&host.password)) {
+        match open(config, host, password.as_deref().unwrap_or(&host.password), purpose) {
             Ok(link) => return Ok(link),
             Err(error) => {
                 log::debug!("{error}");
@@ -95,7 +97,7 @@ fn read_password(config: &config::Broker) -> Result<Option<String>, BrokerError>
 }
 
 /// One host: dial, then the AMQP handshake.
-fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Link, BrokerError> {
+fn open(config: &config::Broker, host: &BrokerHost, password: &str, purpose: &str) -> Result<Link, BrokerError> {
     let timeout = config.connect_timeout;
     let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
     let socket = dial(host, timeout).map_err(unreachable)?;
@@ -108,8 +110,8 @@ fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Li
         .auth(Auth::Plain { username: host.user.clone(), password: password.to_owned() })
         .virtual_host(host.vhost.as_str())
         .heartbeat(u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX))
-        .frame_max(FRAME_MAX)
-        .information(Some(format!("warrend {}", env!("CARGO_PKG_VERSION"))));
+        .frame_max(FRAME_MAX);
+    let (stream, endings) = Guarded::new(stream, &connection_name(purpose));
     let (opened, overdue) = cut_after(&socket, timeout, || Connection::insecure_open_stream(stream, options, tuning()));
     match opened {
         Ok(connection) if !overdue => Ok(Link {
@@ -119,16 +121,20 @@ fn open(config: &config::Broker, host: &BrokerHost, password: &str) -> Result<Li
             host: host.to_string(),
             vhost: host.vhost.clone(),
         }),
-        Err(error) if !overdue => Err(handshake_error(host, &error)),
-        Err(Error::InvalidCredentials) => Err(unreachable(format!(
-            "no answer to the login of the user {:?} within {timeout:?}; check user name and password (RabbitMQ answers \
-             a wrong one only after 3 s)",
-            host.user
-        ))),
+        Err(error) if !overdue => Err(handshake_error(host, &error, endings.try_recv().ok())),
+        Err(Error::InvalidCredentials) => {
+            Err(unreachable(format!("no answer to the login of the user {:?} within {timeout:?}", host.user)))
+        }
         Ok(_) | Err(_) => Err(unreachable(format!(
             "the AMQP handshake was not finished within {timeout:?}; is this the broker's AMQP port?"
         ))),
     }
+}
+
+/// What the broker's log and management page call a connection.
+fn connection_name(purpose: &str) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("warrend@{host}:{} {purpose}", std::process::id())
 }
 
 /// How much the library may hold between us and the socket.
@@ -195,22 +201,37 @@ fn prepare(socket: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What a failed handshake means. The password appears nowhere.
-fn handshake_error(host: &BrokerHost, error: &Error) -> BrokerError {
+/// What a failed handshake means: what the library says, and what was seen on the wire. The password appears nowhere.
+fn handshake_error(host: &BrokerHost, error: &Error, seen: Option<Ending>) -> BrokerError {
     let (user, vhost) = (&host.user, &host.vhost);
     let refused = |reason| BrokerError::Refused { host: host.to_string(), reason };
     let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
-    if matches!(error, Error::InvalidCredentials) {
-        let near = matches!(host.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-        let only = if user == "guest" && !near { " (guest may log in from the broker's machine only)" } else { "" };
-        return refused(format!("the user {user:?}: check user name and password{only}"));
-    }
+    // Only a goodbye after the login reaches us through the library.
     if let Some(closed) = connection_closed(error) {
         return if closed.code == NOT_ALLOWED || closed.code == ACCESS_REFUSED {
             refused(format!("the virtual host {vhost:?} to the user {user:?}: {}", closed.text))
         } else {
             unreachable(format!("it ended the handshake: {}", closed.text))
         };
+    }
+    match seen {
+        Some(Ending::Closed(closed)) if closed.code == ACCESS_REFUSED => {
+            let near = matches!(host.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+            let only = if user == "guest" && !near { " (guest may log in from the broker's machine only)" } else { "" };
+            return refused(format!("the user {user:?}: check user name and password{only}"));
+        }
+        Some(Ending::Closed(closed)) => return unreachable(format!("it ended the handshake: {}", closed.text)),
+        Some(Ending::Violated(violation @ Violation::NoFrame(_))) => {
+            return unreachable(format!("{violation}; is this the broker's AMQP port?"));
+        }
+        // RabbitMQ says what it does not like; one that shuts down, and other brokers, may not.
+        Some(Ending::HungUp | Ending::Failed(_)) if matches!(error, Error::InvalidCredentials) => {
+            return unreachable(format!(
+                "it ended the connection during the login of the user {user:?}, without a word; if that stays so, check \
+                 user name and password"
+            ));
+        }
+        Some(Ending::HungUp | Ending::Failed(_) | Ending::Violated(_)) | None => {}
     }
     if matches!(error, Error::UnexpectedSocketClose | Error::MalformedFrame | Error::IoErrorReadingSocket { .. }) {
         return unreachable(format!(
@@ -254,3 +275,6 @@ pub(super) fn close(connection: Connection, socket: &TcpStream, limit: Duration)
     cut(socket);
     closed.err()
 }
+
+#[cfg(test)]
+mod tests;

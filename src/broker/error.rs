@@ -194,7 +194,7 @@ pub(super) fn system(error: &io::Error) -> String {
 }
 
 /// Words of the broker, made fit for one line of a log: names in them can hold anything.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 

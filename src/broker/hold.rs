@@ -92,7 +92,7 @@ pub fn with_hold<R>(
     most: Option<u64>,
     body: impl FnOnce(&mut Hold<'_>) -> R,
 ) -> Result<R, BrokerError> {
-    let Link { mut connection, socket, host, .. } = connect(config, fastrand::usize(..))?;
+    let Link { mut connection, socket, host, .. } = connect(config, fastrand::usize(..), &format!("reading:{queue}"))?;
     let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let (channel, probe) = (connection.open_channel(None)?, connection.open_channel(None)?);
         let count = count_settled(&probe, queue)?;

@@ -69,7 +69,7 @@ impl From<BrokerError> for PublishError {
 
 /// Makes sure of queues, exchanges and bindings over one connection.
 pub fn declare(config: &config::Broker, steps: &[Step]) -> Result<(), BrokerError> {
-    let link = connect(config, fastrand::usize(..))?;
+    let link = connect(config, fastrand::usize(..), "declare")?;
     with_session(link, 0, &[], |session| session.declare(steps))?
 }
 
@@ -105,7 +105,7 @@ pub enum End {
 impl<T> Outbox<T> {
     /// Connects. At most `most` messages are unconfirmed at a time.
     pub fn open(config: &config::Broker, most: usize) -> Result<Self, PublishError> {
-        let line = Line::open(Wire::new(connect(config, fastrand::usize(..))?)?)?;
+        let line = Line::open(Wire::new(connect(config, fastrand::usize(..), "publish")?)?)?;
         Ok(Self { line, most, confirmed: 0 })
     }
 

@@ -94,7 +94,7 @@ impl<T: Send + 'static> Uplink<T> {
         if self.due().is_some_and(|due| Instant::now() >= due) {
             let config = self.config.clone();
             self.open(true, move || {
-                let link = connect(&config, fastrand::usize(..))?;
+                let link = connect(&config, fastrand::usize(..), "publisher")?;
                 Line::open(Wire::new(link)?)
             });
         }

@@ -79,11 +79,12 @@ impl Job {
             return;
         }
         let (config, results) = (std::sync::Arc::clone(&self.wiring.broker), self.linking.results.clone());
+        let purpose = format!("job:{}", self.config.name);
         let thread = std::thread::Builder::new().name(format!("connect:{}", self.config.name));
         let spawned = thread.spawn(move || {
             let first = fastrand::usize(0..config.hosts.len());
             // The job may have ended meanwhile; then the link is dropped, which closes it.
-            let _ = results.send(broker::connect(&config, first).map(Box::new));
+            let _ = results.send(broker::connect(&config, first, &purpose).map(Box::new));
         });
         match spawned {
             Ok(_) => self.linking.state = State::Trying,

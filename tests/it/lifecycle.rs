@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, test_kill_process};
+use serde_json::Value;
 
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
@@ -240,4 +241,25 @@ fn systemd_hears_of_ready_alive_and_stopping() {
     scene.daemon.signal(Signal::TERM);
     listen(&mut scene.daemon, "STOPPING", &|heard| has(heard, "STOPPING=1"));
     assert!(scene.daemon.wait_exit(DAEMON_TIMEOUT).success());
+}
+
+#[test]
+fn the_broker_knows_each_connection_by_its_name() {
+    let vhost = Vhost::new();
+    let mut daemon = Daemon::new(&vhost, "[jobs.thumbs]\nqueue = \"work\"\nhandler.discard = true\n");
+    daemon.start();
+    let path = format!("/api/vhosts/{}/connections", vhost.name());
+    let pid = daemon.pid().expect("it runs");
+    let name = |purpose: &str| format!(":{pid} {purpose}");
+    daemon.wait_until("both connections bear their names", BROKER_TIMEOUT, |_| {
+        let Ok(Value::Array(connections)) = vhost.broker().management().call("GET", &path, None) else { return false };
+        let properties: Vec<_> = connections.iter().map(|connection| &connection["client_properties"]).collect();
+        ["job:thumbs", "publisher"].iter().all(|purpose| {
+            properties.iter().any(|is| {
+                let named = is["connection_name"].as_str();
+                is["product"] == "warrend"
+                    && named.is_some_and(|named| named.starts_with("warrend@") && named.ends_with(&name(purpose)))
+            })
+        })
+    });
 }
