@@ -25,6 +25,8 @@ use crate::task::{MessageKey, UnixMillis};
 
 /// For each step of a client's conversation.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to accept a client, where the system has nothing left to accept it with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest request, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
@@ -84,14 +86,21 @@ pub struct Control {
 impl Control {
     /// Binds the socket and starts the thread. A socket that nobody answers on is left over and replaced; one that
     /// somebody answers on is an error of kind `AddrInUse`.
-    pub fn spawn(path: &Path, panel: Panel) -> io::Result<Self> {
+    ///
+    /// `alive` is dropped when the thread ends, for whatever reason.
+    pub fn spawn(path: &Path, panel: Panel, alive: impl Send + 'static) -> io::Result<Self> {
         let listener = bind(path)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (path, stopped) = (path.to_owned(), Arc::clone(&stopping));
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            let _alive = alive;
             for client in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
+                }
+                if client.is_err() {
+                    // Out of descriptors or memory, mostly: the client still waits, and asking at once would only spin.
+                    std::thread::sleep(ACCEPT_PAUSE);
                 }
                 if let Err(error) = client.and_then(|client| serve(client, &panel)) {
                     debug!("control: a client was lost: {error}");

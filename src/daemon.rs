@@ -160,7 +160,8 @@ impl Daemon {
             started,
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let control = Control::spawn(&config.control.socket, panel.clone()).map_err(|error| {
+        let alive = Alive::new("control", signals);
+        let control = Control::spawn(&config.control.socket, panel.clone(), alive).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
                 DaemonError::SocketInUse(config.control.socket.clone())
             } else {

@@ -1,7 +1,8 @@
-//! Named places where a test can end the process, one in each crash window of a message.
+//! Named places where a test can end the process or a thread, one in each crash window of a message.
 //!
 //! `WARREND_FAILPOINT=NAME` or `NAME:N` aborts the process when the place is passed for the first or `N`-th time, as a
-//! power cut would: nothing is flushed, nothing is closed. Without the variable a place costs one load.
+//! power cut would: nothing is flushed, nothing is closed. `NAME:N:panic` has the thread that passes it panic, as a bug
+//! would. Without the variable a place costs one load.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 struct Failpoint {
     name: String,
     left: AtomicU64,
+    panics: bool,
 }
 
 static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
@@ -16,8 +18,10 @@ static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
 /// Reads the environment; called once by `main` before any thread starts.
 pub fn arm(setting: Option<&str>) {
     let failpoint = setting.filter(|setting| !setting.is_empty()).map(|setting| {
-        let (name, count) = setting.split_once(':').unwrap_or((setting, "1"));
-        Failpoint { name: name.to_owned(), left: AtomicU64::new(count.parse().unwrap_or(1)) }
+        let mut parts = setting.split(':');
+        let name = parts.next().unwrap_or_default().to_owned();
+        let left = parts.next().and_then(|count| count.parse().ok()).unwrap_or(1);
+        Failpoint { name, left: AtomicU64::new(left), panics: parts.next() == Some("panic") }
     });
     // A second call changes nothing.
     let _ = FAILPOINT.set(failpoint);
@@ -29,6 +33,7 @@ pub fn hit(name: &str) {
         return;
     };
     if failpoint.name == name && failpoint.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        assert!(!failpoint.panics, "the failpoint {name} was told to panic");
         std::process::abort();
     }
 }

@@ -77,6 +77,8 @@ enum Exit {
     Linked(Box<Link>),
     /// The store cannot be read.
     StoreFailed(String),
+    /// A worker thread died with its batch: a bug. What it held comes again once the daemon is started anew.
+    LostWorker,
     /// Nothing is left to do.
     Drained,
 }
@@ -219,7 +221,7 @@ impl Job {
         loop {
             let exit = match self.turn(None) {
                 Exit::Linked(link) => self.run_session(*link),
-                exit @ (Exit::Lost(_) | Exit::StoreFailed(_) | Exit::Drained) => exit,
+                exit @ (Exit::Lost(_) | Exit::StoreFailed(_) | Exit::LostWorker | Exit::Drained) => exit,
             };
             match exit {
                 Exit::Drained => break,
@@ -227,6 +229,10 @@ impl Job {
                 Exit::StoreFailed(reason) => {
                     // The recorder meets the same disk; without look-ups nothing may run.
                     error!("job {}: {reason}", self.config.name);
+                    break;
+                }
+                Exit::LostWorker => {
+                    error!("job {}: one of its worker threads died, which is a bug", self.config.name);
                     break;
                 }
                 Exit::Linked(_) => unreachable!("a session does not connect"),
@@ -325,7 +331,7 @@ impl Job {
                         self.on_finished(finished);
                     }
                 }
-                Ok(())
+                if self.workers.lost_one { Err(Exit::LostWorker) } else { Ok(()) }
             }
             Event::Committed(committed) => {
                 self.on_committed(&committed);

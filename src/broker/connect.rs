@@ -12,6 +12,7 @@ use super::deadline::{cut, cut_after};
 use super::error::{ACCESS_REFUSED, BrokerError, connection_closed, describe, system};
 use super::wire::{Ending, Guarded, Violation};
 use crate::config::{self, BrokerHost};
+use crate::failpoint;
 
 /// The largest frame that we ask for, in bytes; the broker may settle for less. It is the broker's own default.
 pub(super) const FRAME_MAX: u32 = 131_072;
@@ -41,6 +42,7 @@ pub struct Link {
 /// `connect_timeout` a host. Where all fail, the error is the most telling one: a refusal before an unreachable host.
 /// `purpose` says in a few words what the connection is for; the broker shows it, with this host and process.
 pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<Link, BrokerError> {
+    failpoint::hit("connect");
     let password = read_password(config)?;
     let count = config.hosts.len();
     let mut told: Option<BrokerError> = None;

@@ -29,8 +29,8 @@ use super::error::BrokerError;
 use super::line::Line;
 use super::outgoing::Outgoing;
 use super::uplink::Uplink;
-use crate::config;
 use crate::task::Ticket;
+use crate::{config, failpoint};
 
 /// Unconfirmed publishes at a time: enough to fill the way to a broker and back, and more than a few jobs may have under way
 /// together, so that one whose target does not confirm leaves room to the others.
@@ -193,7 +193,10 @@ impl Worker {
         while !self.is_finished() {
             (self.beat)();
             match self.next_event() {
-                Event::Request(request) => self.on_request(request),
+                Event::Request(request) => {
+                    failpoint::hit("before-publish");
+                    self.on_request(request);
+                }
                 Event::Unneeded => self.unneeded = true,
                 Event::Inspect(asker) => drop(asker.try_send(self.report())),
                 Event::Stop(deadline) => self.deadline = Some(deadline),

@@ -32,8 +32,8 @@ use super::process::spawn::Program;
 use super::process::stream::Kept;
 use super::process::{BROKEN, STOPPED, killed_by, output, with_stderr};
 use super::{Context, Input, Stop};
-use crate::config;
 use crate::task::{Answer, ErrorClass, Exit, Failure, Outcome, Reply, Task};
+use crate::{config, failpoint};
 
 /// Exit status: dead-letter now (`EX_DATAERR` of sysexits.h).
 const REJECTED: i32 = 65;
@@ -74,6 +74,7 @@ impl CommandHandler {
             Ok(process) => process,
             Err(error) => return Outcome::Broken(program.explain(&error)).into(),
         };
+        failpoint::hit("command-started");
         let mut run = Run::new(process, &input.body, &metadata, self.limits, stop, label);
         if self.context.reply {
             run = run.keep_stdout(usize::try_from(self.context.max_body).unwrap_or(usize::MAX));

@@ -57,9 +57,9 @@ use self::results::Results;
 use super::process::spawn::Program;
 use super::process::{BROKEN, STOPPED, killed_by, with_stderr};
 use super::{Context, Input, Stop};
-use crate::config;
 use crate::policy::backoff::Backoff;
 use crate::task::{Answer, ErrorClass, Exit, Failure, Outcome};
+use crate::{config, failpoint};
 
 /// How long a process may take from its start to its hello.
 const HELLO: Duration = Duration::from_secs(10);
@@ -207,6 +207,7 @@ impl WorkerHandler {
         process.tasks += inputs.len() as u64;
         let deadline = Instant::now() + self.config.program.timeout;
         let attended = exchange.attend(&mut process, deadline, stop);
+        failpoint::hit("worker-answered");
         let answers = match attended {
             Ok(()) => {
                 self.backoff.reset();

@@ -1,6 +1,7 @@
 //! Connecting: endless, with jittered backoff, in a thread of its own, so that the job goes on answering, running and
 //! recording while no broker can be reached.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -83,8 +84,14 @@ impl Job {
         let thread = std::thread::Builder::new().name(format!("connect:{}", self.config.name));
         let spawned = thread.spawn(move || {
             let first = fastrand::usize(0..config.hosts.len());
+            // A panic is a try that failed: the job waits for what this thread says, and for nothing else.
+            let link = catch_unwind(AssertUnwindSafe(|| broker::connect(&config, first, &purpose)));
+            let link = link.unwrap_or_else(|_| {
+                let reason = "the connecting thread died, which is a bug; its log says where".to_owned();
+                Err(BrokerError::Lost { host: "any host".to_owned(), reason })
+            });
             // The job may have ended meanwhile; then the link is dropped, which closes it.
-            let _ = results.send(broker::connect(&config, first, &purpose).map(Box::new));
+            let _ = results.send(link.map(Box::new));
         });
         match spawned {
             Ok(_) => self.linking.state = State::Trying,

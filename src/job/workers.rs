@@ -33,12 +33,13 @@ const FAST: Duration = Duration::from_millis(2);
 /// Acks a second that need not wait for others.
 const MOST_PROMPT_ACKS: f64 = 500.0;
 
-/// What a thread reports of one batch.
+/// What a thread reports.
 #[derive(Debug)]
-struct Report {
-    finished: Vec<Finished>,
-    /// Processes that were replaced meanwhile.
-    restarts: Vec<Restart>,
+enum Report {
+    /// A batch, and the processes that were replaced meanwhile.
+    Ended { finished: Vec<Finished>, restarts: Vec<Restart> },
+    /// It panicked outside of its handler, and is gone with its batch.
+    Died,
 }
 
 /// The threads and the channels to them; owned by the job thread.
@@ -54,6 +55,8 @@ pub struct Workers {
     restarts: [u64; Restart::ALL.len()],
     /// Batches that are with the threads.
     under_way: usize,
+    /// Whether a thread is gone that must not be.
+    pub lost_one: bool,
     /// What a batch takes, as a mean that follows soon.
     pace: Option<Duration>,
     /// Raised when running handlers must end.
@@ -77,13 +80,25 @@ impl Workers {
         let mut threads = Vec::new();
         let count = if job.handler.has_workers() { job.concurrency } else { 0 };
         for n in 1..=count {
-            let handler = Handler::new(&job.handler, Arc::clone(&context));
-            let worker = Worker { handler, inbox: inbox.clone(), outbox: outbox.clone(), stop: stop.clone() };
+            let (config, context) = (job.handler.clone(), Arc::clone(&context));
+            let handler = Handler::new(&config, Arc::clone(&context));
+            let (inbox, outbox, stop) = (inbox.clone(), outbox.clone(), stop.clone());
+            let worker = Worker { handler, config, context, inbox, outbox, stop };
             let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name));
             threads.push(thread.spawn(move || worker.work())?);
         }
         let restarts = [0; Restart::ALL.len()];
-        Ok(Self { batches, reports, _outbox: outbox, restarts, under_way: 0, pace: None, stop, threads })
+        Ok(Self {
+            batches,
+            reports,
+            _outbox: outbox,
+            restarts,
+            under_way: 0,
+            lost_one: false,
+            pace: None,
+            stop,
+            threads,
+        })
     }
 
     /// How many batches the threads take: one each, and where batches are fast another one, so that no thread waits for the
@@ -113,8 +128,12 @@ impl Workers {
     /// The batches that have ended.
     pub fn take_finished(&mut self) -> Vec<Vec<Finished>> {
         let mut ended = Vec::new();
-        while let Ok(Report { finished, restarts }) = self.reports.try_recv() {
+        while let Ok(report) = self.reports.try_recv() {
             self.under_way -= 1;
+            let Report::Ended { finished, restarts } = report else {
+                self.lost_one = true;
+                continue;
+            };
             for restart in restarts {
                 self.restarts[restart as usize] += 1;
             }
@@ -135,7 +154,7 @@ impl Workers {
     pub fn join(self) {
         drop(self.batches);
         for thread in self.threads {
-            // A worker catches the panics of its handler; one of its own has been printed.
+            // One that panicked has been printed and reported.
             let _ = thread.join();
         }
     }
@@ -143,6 +162,8 @@ impl Workers {
 
 struct Worker {
     handler: Handler,
+    config: config::Handler,
+    context: Arc<Context>,
     inbox: Receiver<Batch>,
     outbox: Sender<Report>,
     stop: Stop,
@@ -156,6 +177,8 @@ impl Worker {
             let began = Instant::now();
             let run = catch_unwind(AssertUnwindSafe(|| self.handler.run(&tasks, &self.stop)));
             let answers = run.unwrap_or_else(|_| {
+                // Nobody knows what state a panic left it in. Dropped, it ends its process before the tasks are answered.
+                self.handler = Handler::new(&self.config, Arc::clone(&self.context));
                 let error = "warrend itself failed while it ran the handler; its log says where".to_owned();
                 let outcome = Outcome::Retry(Failure { class: ErrorClass::Failed, error });
                 vec![outcome.into(); tasks.len()]
@@ -165,10 +188,20 @@ impl Worker {
             let ran = began.elapsed();
             let finished = tickets.into_iter().zip(answers);
             let finished = finished.map(|(ticket, answer)| Finished { ticket, answer, ran }).collect();
-            let report = Report { finished, restarts: self.handler.take_restarts() };
+            let report = Report::Ended { finished, restarts: self.handler.take_restarts() };
             if self.outbox.send(report).is_err() {
                 return;
             }
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// A job that goes on without one of its threads would hold that thread's batch for ever.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // There is room: the thread has not reported the batch that it took.
+            let _ = self.outbox.try_send(Report::Died);
         }
     }
 }

@@ -114,17 +114,43 @@ impl Recorder {
     }
 }
 
+/// The time by which records are forgotten: that of the start, and what passed since. The system's clock may be set while
+/// the daemon runs, even by years and back again, and what was forgotten meanwhile would run again.
+struct SteadyClock {
+    at: UnixMillis,
+    since: Instant,
+}
+
+impl SteadyClock {
+    fn start() -> Self {
+        Self { at: UnixMillis::now(), since: Instant::now() }
+    }
+
+    fn now(&self) -> UnixMillis {
+        let passed = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        UnixMillis(self.at.0.saturating_add(passed))
+    }
+}
+
 struct Writer {
     ledger: Ledger,
     commits: u64,
     last_commit: Option<Duration>,
     problem: Option<String>,
     tend_at: Instant,
+    clock: SteadyClock,
 }
 
 impl Writer {
     fn new(ledger: Ledger) -> Self {
-        Self { ledger, commits: 0, last_commit: None, problem: None, tend_at: Instant::now() }
+        Self {
+            ledger,
+            commits: 0,
+            last_commit: None,
+            problem: None,
+            tend_at: Instant::now(),
+            clock: SteadyClock::start(),
+        }
     }
 
     fn run(&mut self, inbox: &Receiver<Request>, beat: &impl Fn()) -> Result<(), StoreError> {
@@ -142,7 +168,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             if Instant::now() >= self.tend_at {
-                let more = self.ledger.tend(UnixMillis::now())?;
+                let more = self.ledger.tend(self.clock.now())?;
                 self.tend_at = Instant::now() + if more { TEND_PAUSE } else { TEND_REST };
             }
         }

@@ -122,7 +122,8 @@ fn clone(child: &mut Child) -> io::Result<(Pid, OwnedFd)> {
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
         (id, error)
     };
-    match Pid::from_raw(id).filter(|_| id > 0) {
+    // Nothing may become of a negative one, such as that of a clone that failed, but an error.
+    match u32::try_from(id).ok().and_then(|_| Pid::from_raw(id)) {
         // SAFETY: the kernel has just opened it for us.
         Some(id) => Ok((id, unsafe { OwnedFd::from_raw_fd(pidfd) })),
         None => Err(error),
@@ -151,6 +152,9 @@ impl Child {
             // None may be among the targets: it would be overwritten before its turn, or stay close-on-exec.
             for source in self.descriptors.iter_mut().filter(|source| **source < count) {
                 *source = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, count);
+                if *source < 0 {
+                    return StartError::Program(io::Error::last_os_error());
+                }
             }
             for (target, source) in (0..).zip(&self.descriptors) {
                 if libc::dup2(*source, target) < 0 {
