@@ -30,11 +30,14 @@ ROWS ?=
 COUNTS ?=
 SEED ?=
 MARKDOWN ?=
+# Minutes, and messages a second.
+SOAK ?= 60
+RATE ?= 500
 
 support = tests/support
 scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/*/*.sh)
 
-.PHONY: help deps deps-broker build demo test check bench chaos broker-start broker-stop install clean
+.PHONY: help deps deps-broker build demo test check bench chaos soak broker-start broker-stop install clean
 
 help:
 	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
@@ -42,6 +45,7 @@ help:
 	@echo 'make check          formatting, lints and documentation, without warnings'
 	@echo 'make bench          the performance suite, half an hour; ROUNDS=5 ONLY=discard,worker,latency'
 	@echo 'make chaos          every fault, injected over and over: half an hour; ROWS=daemon-kill COUNTS=daemon-kill=50'
+	@echo 'make soak           an hour of work with a fault every minute, after which nothing must have grown; SOAK=minutes'
 	@echo 'make build          the release binary'
 	@echo 'make install        binary, systemd unit and example configuration; DESTDIR= PREFIX=/usr/local'
 	@echo 'make deps           installs what a build needs; the other targets call it'
@@ -93,6 +97,11 @@ chaos:
 	@sh $(support)/deps.sh broker
 	@LONG='$(LONG)' ROWS='$(ROWS)' COUNTS='$(COUNTS)' SEED='$(SEED)' MARKDOWN='$(MARKDOWN)' \
 		bash $(support)/with-broker.sh cargo test --release --locked --test chaos
+
+# It brings a node of its own.
+soak:
+	@sh $(support)/deps.sh broker
+	@SOAK='$(SOAK)' RATE='$(RATE)' SEED='$(SEED)' cargo test --release --locked --test chaos
 
 broker-start: deps-broker
 	@bash $(support)/broker.sh start

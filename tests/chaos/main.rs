@@ -8,6 +8,8 @@
 //! It has two forms. The short one is part of `cargo test`: a few faults a row, and several rows at a time. The long one
 //! (`LONG=1`, which `make chaos` sets) runs one row after the other, so that its times mean something.
 //!
+//! With `SOAK` in the environment it is `make soak` instead, of `soak.rs`.
+//!
 //! The environment changes what runs: `ROWS` (names or their beginnings), `COUNTS` (`daemon-kill=50,sigterm=20`: faults of a
 //! row), `SEED` (of every random choice), `MARKDOWN` (a file for the table). Words on the command line select rows as they
 //! select tests elsewhere.
@@ -18,22 +20,20 @@
 mod support;
 
 mod plan;
-mod process;
 mod row;
+mod rows;
+mod soak;
 mod table;
 
 use std::process::ExitCode;
 
 use plan::Plan;
-use row::Row;
-
-/// All rows, in the order of the table.
-fn rows() -> Vec<Row> {
-    process::rows()
-}
 
 fn main() -> ExitCode {
-    let plan = match Plan::new(rows(), std::env::args().skip(1)) {
+    if plan::text_from("SOAK").is_some() {
+        return soak::run();
+    }
+    let plan = match Plan::new(rows::all(), std::env::args().skip(1)) {
         Ok(plan) => plan,
         Err(why) => {
             eprintln!("chaos: {why}");

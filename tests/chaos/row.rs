@@ -1,5 +1,6 @@
 //! One row: a fault, and what was measured of it.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::scene::Verdict;
@@ -19,8 +20,38 @@ pub struct Row {
     pub long: usize,
     /// What the long form takes here, for each fault, in seconds.
     pub seconds: f64,
+    pub run: Run,
+}
+
+/// How a row runs.
+#[derive(Clone, Copy)]
+pub enum Run {
     /// Injects the faults, lets the daemon finish, judges. It may panic: that fails the row.
-    pub run: fn(&Trial) -> Figures,
+    Here(fn(&Trial) -> Figures),
+    /// A test of tests/it, whose long form is in a variable: it prints one line of figures, such as `200 messages, 5 kills,
+    /// 0 lost, 3 ran again`.
+    Test { name: &'static str, variable: &'static str },
+}
+
+impl Run {
+    /// Runs it to its end.
+    pub fn run(self, trial: &Trial) -> Figures {
+        match self {
+            Self::Here(run) => run(trial),
+            Self::Test { name, variable } => {
+                let mut cargo = Command::new(env!("CARGO"));
+                cargo.args(["test", "--locked", "--test", "it"]);
+                if !cfg!(debug_assertions) {
+                    cargo.arg("--release");
+                }
+                let output = cargo.args(["--", "--exact", name, "--nocapture"]).env(variable, trial.count.to_string());
+                let output = output.output().expect("cargo runs this program too");
+                let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && text.contains("1 passed"), "{name}\n{text}");
+                Figures::read(trial.count, &text)
+            }
+        }
+    }
 }
 
 /// What a row is to do.
@@ -42,7 +73,7 @@ pub struct Figures {
     /// Messages that were published and confirmed.
     pub messages: usize,
     /// Those that are neither done nor dead nor queued.
-    pub lost: usize,
+    pub lost: Option<usize>,
     /// Runs that a world without faults would have spared; each is explained by one.
     pub again: usize,
     /// Dead letters that lie twice in their queue.
@@ -61,12 +92,43 @@ impl Figures {
         Self {
             faults,
             messages: verdict.messages,
-            lost: verdict.lost,
+            lost: Some(verdict.lost),
             again: verdict.extra_runs,
             doubled: verdict.doubled,
             slowest: Some(verdict.slowest).filter(|time| !time.is_zero()),
             note: String::new(),
             wrong: verdict.wrong,
+        }
+    }
+
+    /// Those that a test printed. What it did not print is unknown.
+    fn read(faults: usize, text: &str) -> Self {
+        let line = text.lines().rfind(|line| line.contains(" messages, ")).unwrap_or_default();
+        let number = |words: &str| {
+            let entry = line.split(", ").find(|entry| entry.contains(words))?;
+            entry.split(' ').next()?.parse::<usize>().ok()
+        };
+        Self {
+            faults,
+            messages: number(" messages").unwrap_or_default(),
+            lost: number(" lost"),
+            again: number(" ran again").or_else(|| number(" of them again")).unwrap_or_default(),
+            doubled: number(" of them twice").unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// Those of two halves of a row.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            faults: self.faults + other.faults,
+            messages: self.messages + other.messages,
+            lost: self.lost.zip(other.lost).map(|(one, two)| one + two),
+            again: self.again + other.again,
+            doubled: self.doubled + other.doubled,
+            slowest: self.slowest.max(other.slowest),
+            note: [self.note, other.note].concat(),
+            wrong: [self.wrong, other.wrong].concat(),
         }
     }
 }
@@ -85,6 +147,6 @@ impl Ended {
     /// Whether nothing was lost and nothing else is wrong.
     pub fn is_well(&self) -> bool {
         self.panic.is_none()
-            && self.figures.as_ref().is_some_and(|figures| figures.lost == 0 && figures.wrong.is_empty())
+            && self.figures.as_ref().is_some_and(|figures| figures.lost == Some(0) && figures.wrong.is_empty())
     }
 }

@@ -41,7 +41,7 @@ fn cells(ended: &Ended) -> [String; 7] {
     [
         number(figures.map(|figures| figures.faults)),
         number(figures.map(|figures| figures.messages)),
-        number(figures.map(|figures| figures.lost)),
+        number(figures.and_then(|figures| figures.lost)),
         number(figures.map(|figures| figures.again)),
         number(figures.map(|figures| figures.doubled)),
         slowest.map_or_else(|| "-".to_owned(), |time| format!("{:.1} s", time.as_secs_f64())),

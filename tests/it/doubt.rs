@@ -79,7 +79,9 @@ fn no_key_runs_twice_and_none_is_lost_however_often_the_daemon_is_killed() {
     assert!(done.is_disjoint(&doubtful), "done and in doubt");
     assert_eq!(done.union(&doubtful).cloned().collect::<BTreeSet<_>>(), all, "every key is done or in doubt");
     assert!(doubtful.len() <= most_doubts, "{} in doubt after {kills} kills of 4 handlers", doubtful.len());
-    eprintln!("{} messages, {kills} kills, {} runs, {} in doubt", all.len(), runs.len(), doubtful.len());
+    let lost = all.len() - done.union(&doubtful).count();
+    let (again, doubtful) = (runs.len() - ran.len(), doubtful.len());
+    eprintln!("{} messages, {kills} kills, {lost} lost, {again} ran again, {doubtful} in doubt", all.len());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The daemon is aborted inside each crash window of a message: between two steps of its way, where a random kill seldom
 //! hits.
 //!
-//! One test takes a single message and one abort at a time, and knows exactly what must come of it. The other aborts under
-//! load again and again, where every message is in another window.
+//! A single message and one abort at a time, where it is known exactly what must come of it. The row `daemon-abort` of
+//! tests/chaos aborts under load again and again, where every message is in another window.
 
 use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
@@ -14,24 +14,10 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::Daemon;
 use crate::support::journal::Journal;
-use crate::support::number_from;
 use crate::support::records::Records;
-use crate::support::scene::{DEAD, Fate, HANDLER, QUEUE, Scene, Setup, WORK_TIMEOUT};
+use crate::support::scene::{DEAD, Fate, HANDLER, QUEUE, WORK_TIMEOUT};
 
 const VARIABLE: &str = "WARREND_FAILPOINT";
-
-/// Every failpoint, and about how many passes of it a load of [`ROUND`] messages makes.
-const FAILPOINTS: [(&str, u64); 7] = [
-    ("before-run", 60),
-    ("after-run", 60),
-    ("before-commit", 25),
-    ("after-commit", 25),
-    ("after-publish", 12),
-    ("before-ack", 10),
-    ("after-ack", 10),
-];
-/// Messages published before each abort.
-const ROUND: usize = 60;
 
 /// One abort in the life of one message.
 struct Case {
@@ -135,30 +121,6 @@ fn run_case(case: &Case) {
     let done = Records::read(daemon.store_path()).done.contains(&id);
     assert_eq!(done, *case.dead.end() == 0, "{what}: done");
     assert_eq!(vhost.ready(QUEUE), Some(0), "{what}: messages in the queue");
-}
-
-/// `WARREND_ABORTS=20` is the long form: that many aborts at each failpoint.
-#[test]
-fn aborted_in_every_crash_window_under_load_nothing_is_lost_and_nothing_recorded_runs_again() {
-    no_core_files();
-    let rounds = number_from("WARREND_ABORTS", 2);
-    let mut scene = Scene::new(Vhost::new(), &Setup::default());
-    for _ in 0..rounds {
-        for (name, passes) in FAILPOINTS {
-            scene.publish(ROUND);
-            let abort = format!("{name}:{}", fastrand::u64(1..=passes));
-            scene.daemon.env(VARIABLE, &abort);
-            scene.daemon.spawn(&[]);
-            let status = scene.daemon.wait_exit(WORK_TIMEOUT);
-            assert_aborted(&abort, status, &scene.daemon);
-            scene.note_crash();
-        }
-    }
-    scene.daemon.env_remove(VARIABLE);
-    scene.finish();
-    let verdict = scene.judge();
-    assert_eq!(verdict.crashes, rounds * FAILPOINTS.len());
-    eprintln!("{verdict}");
 }
 
 fn assert_aborted(what: &str, status: ExitStatus, daemon: &Daemon) {

@@ -149,5 +149,6 @@ fn a_killed_daemon_loses_nothing_on_the_way() {
     // Confirmed and not yet recorded: at most what was not acknowledged, which is the prefetch.
     assert!(again <= kills * 200, "{again} arrived twice after {kills} kills");
     assert_eq!((vhost.ready(QUEUE), vhost.ready(DEAD)), (Some(0), Some(0)));
-    eprintln!("{messages} messages, {kills} kills, {again} arrived twice");
+    let lost = messages as usize - arrived.len();
+    eprintln!("{messages} messages, {kills} kills, {lost} lost, {again} ran again: they arrived twice");
 }

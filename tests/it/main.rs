@@ -10,7 +10,6 @@ mod broken;
 mod call;
 mod cli;
 mod compress;
-mod crash;
 mod dead;
 mod deleted;
 mod doubt;

@@ -122,9 +122,7 @@ fn what_copies_need_is_made_again_when_it_is_gone() {
     daemon.start();
     vhost.delete_queue("work.dead");
     vhost.delete_queue("warrend.delay.00");
-    vhost
-        .with_channel(|channel| channel.exchange_delete("warrend.delay.00", Default::default()))
-        .expect("it is there");
+    vhost.with_channel(|channel| channel.exchange_delete("warrend.delay.00", Default::default())).expect("it is there");
     for id in ["again", "rejected"] {
         vhost.publish("work", id, with_id(id));
     }

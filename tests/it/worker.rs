@@ -182,5 +182,5 @@ fn a_killed_daemon_repeats_at_most_what_its_workers_held() {
     let again = ran(&daemon) - messages;
     // Two threads, a batch each, and as many finished tasks as wait for their record: 16 at least.
     assert!(again <= kills * 2 * (BATCH + 16), "{again} ran again after {kills} kills");
-    eprintln!("{messages} messages, {kills} kills, {again} ran again");
+    eprintln!("{messages} messages, {kills} kills, {} lost, {again} ran again", messages - all.len());
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,6 +27,8 @@ pub struct Daemon {
     configuration: (String, String),
     store: PathBuf,
     environment: Vec<(String, String)>,
+    /// `ulimit -n` of every later start.
+    most_files: Option<u64>,
     child: Option<Child>,
 }
 
@@ -43,7 +45,7 @@ impl Daemon {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
-        let daemon = Self { folder, configuration, store, environment: Vec::new(), child: None };
+        let daemon = Self { folder, configuration, store, environment: Vec::new(), most_files: None, child: None };
         daemon.write();
         daemon
     }
@@ -88,6 +90,20 @@ impl Daemon {
         self.environment.retain(|(known, _)| known != name);
     }
 
+    /// Lets every later start have at most so many descriptors.
+    pub fn set_most_files(&mut self, most: Option<u64>) {
+        self.most_files = most;
+    }
+
+    /// Changes how many descriptors the running daemon may have, and returns how many it might have before.
+    pub fn limit_files(&self, most: u64) -> u64 {
+        let id = Pid::from_child(self.child.as_ref().expect("the daemon of this test is started"));
+        // The test's own greatest limit is the daemon's, which inherited it.
+        let limit = Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum };
+        let before = prlimit(Some(id), Resource::Nofile, limit).expect("a child's limits can be changed");
+        before.current.unwrap_or(u64::MAX)
+    }
+
     /// Its folder: a place for a handler and its journal too.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -119,7 +135,15 @@ impl Daemon {
 
     /// `warrend -c FILE` in an environment of its own: a developer's WARREND_CONFIG or RUST_LOG must not change a test.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_warrend"));
+        let binary = env!("CARGO_BIN_EXE_warrend");
+        let mut command = match self.most_files {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg("-c").arg(format!("ulimit -n {most} && exec {binary:?} \"$@\"")).arg("sh");
+                shell
+            }
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -207,6 +231,30 @@ impl Daemon {
         // One that ended meanwhile has none.
         let command_line = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
         entries.flatten().filter_map(command_line).any(|line| line.windows(folder.len()).any(|part| part == folder))
+    }
+
+    /// The processes that it started and that live.
+    pub fn children(&self) -> Vec<Pid> {
+        let Some(own) = self.pid() else { return Vec::new() };
+        let entries = fs::read_dir("/proc").expect("Linux has /proc").flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let is_child = |id: &i32| {
+            // The name, in parentheses, may hold anything; what follows it is regular: state, parent.
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+            let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+            let (state, parent) = (fields.next()?, fields.next()?.parse::<u32>().ok()?);
+            (parent == own && state != "Z").then_some(())
+        };
+        ids.filter(|id| is_child(id).is_some()).filter_map(Pid::from_raw).collect()
+    }
+
+    /// CPU time that it used so far, without its children's.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.pid().and_then(|id| fs::read_to_string(format!("/proc/{id}/stat")).ok()).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ').collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        // The kernel counts it in 1/100 s towards programs.
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
     /// Its process id, while it is started.

@@ -140,6 +140,8 @@ pub struct Setup {
     pub handler: Kind,
     /// Of so many messages each fate but the plain one has one; at least ten.
     pub cycle: usize,
+    /// Records are forgotten before the end, so that the journal alone tells what is done. Not for daemons that crash.
+    pub forgets: bool,
 }
 
 impl Default for Setup {
@@ -152,6 +154,7 @@ impl Default for Setup {
             concurrency: 4,
             handler: Kind::Command(""),
             cycle: 10,
+            forgets: false,
         }
     }
 }
@@ -167,7 +170,8 @@ pub struct Scene {
     letters: BTreeMap<String, usize>,
     known: Known,
     outages: usize,
-    handler_kills: usize,
+    /// Attempts that messages may have lost to what was done to their handlers.
+    spendable: usize,
     /// The longest time from a start of the daemon to the first run after it.
     slowest: Duration,
 }
@@ -242,7 +246,7 @@ impl Scene {
             letters: BTreeMap::new(),
             known: Known::default(),
             outages: 0,
-            handler_kills: 0,
+            spendable: 0,
             slowest: Duration::ZERO,
         }
     }
@@ -296,9 +300,25 @@ impl Scene {
         self.outages += 1;
     }
 
-    /// Call it before a process of a handler is killed: the attempt that it works on is spent.
-    pub fn note_handler_kill(&mut self) {
-        self.handler_kills += 1;
+    /// Call it before something happens to handlers that may spend so many attempts of messages that did nothing wrong.
+    pub fn note_spent(&mut self, attempts: usize) {
+        self.spendable += attempts;
+    }
+
+    /// Publishes copies of that many plain messages, as a publisher does that saw no confirm. All must be done.
+    pub fn publish_again(&self, count: usize) -> usize {
+        let plain = self.published.iter().filter(|(_, fate)| **fate == Fate::Plain).take(count);
+        let copies: Vec<_> = plain.map(|(id, _)| (id.clone().into_bytes(), with_id(id))).collect();
+        let count = copies.len();
+        self.vhost.publish_all(QUEUE, copies);
+        count
+    }
+
+    /// How long it took from `since` to the next run.
+    pub fn wait_for_work(&mut self, since: Instant) {
+        let (journal, before) = (&self.journal, self.journal.bytes());
+        self.daemon.wait_until("work resumes", WORK_TIMEOUT, |_| journal.bytes() > before);
+        self.slowest = self.slowest.max(since.elapsed());
     }
 
     /// Waits until the daemon has run every attempt and dead-lettered what is to die.
@@ -311,6 +331,25 @@ impl Scene {
             assert!(daemon.is_alive(), "it ended\n{}", daemon.log_tail());
             own_runs() >= runs && vhost.ready(DEAD).is_some_and(|ready| ready as usize >= letters)
         });
+    }
+
+    /// Waits until the daemon has counted as many successes as there are messages to be done, and the dead letters are there.
+    /// Not for daemons that were started anew: they count from nothing.
+    pub fn wait_until_counted(&mut self) {
+        let dead = self.with_fate(Fate::is_dead).len() - self.letters.len();
+        let done = (self.published.len() - self.with_fate(Fate::is_dead).len()) as u64;
+        let (vhost, patience) = (&self.vhost, self.patience());
+        self.daemon.wait_until("all is done or dead", patience, |daemon| {
+            assert!(daemon.is_alive(), "it ended\n{}", daemon.log_tail());
+            let counted = daemon.counter("work", "done");
+            assert!(counted <= done, "{counted} successes of {done} messages\n{}", daemon.log_tail());
+            counted == done && vhost.ready(DEAD).is_some_and(|ready| ready as usize >= dead)
+        });
+    }
+
+    /// The slowest handlers do a few hundred in a second.
+    fn patience(&self) -> Duration {
+        WORK_TIMEOUT + Duration::from_millis(5 * self.published.len() as u64)
     }
 
     /// Empties the dead-letter queue; what lay there is judged all the same.
@@ -349,10 +388,17 @@ impl Scene {
         assert_eq!(status.code(), Some(0), "{}", self.daemon.log_tail());
     }
 
+    /// The same, in the middle of work: what ran must have been recorded, or is found by the next start as in a crash.
+    pub fn stop_at_work(&mut self) {
+        self.stop();
+        self.note_crash();
+        let in_vain = self.known.in_vain.pop().expect("it was just noted");
+        assert_eq!(in_vain, 0, "runs without a record after a stop in good order\n{}", self.daemon.log_tail());
+    }
+
     /// Lets a new daemon work until nothing is left to do.
     pub fn finish(&mut self) {
-        // The slowest handlers do a few hundred in a second.
-        let patience = WORK_TIMEOUT + Duration::from_millis(5 * self.published.len() as u64);
+        let patience = self.patience();
         self.daemon.spawn(&["--until-empty"]);
         let status = self.daemon.wait_exit(patience);
         assert_eq!(status.code(), Some(0), "{}", self.daemon.log_tail());

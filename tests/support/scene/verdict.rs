@@ -1,6 +1,6 @@
 //! What became of the messages of a scene.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{DEAD, Fate, Scene};
@@ -39,7 +39,12 @@ impl std::fmt::Display for Verdict {
 impl Scene {
     /// Judges everything, once the daemon has ended, and says what is wrong instead of failing.
     pub fn verdict(&mut self) -> Verdict {
-        let records = Records::read(self.daemon.store_path());
+        let mut records = Records::read(self.daemon.store_path());
+        self.known.read(&self.journal);
+        if self.setup.forgets {
+            let alive = |(key, _): &&(String, u32)| self.published.get(key).is_some_and(|fate| !fate.is_dead());
+            records.done.extend(self.known.ran.iter().filter(alive).map(|(key, _)| key.clone()));
+        }
         let mut verdict = Verdict {
             messages: self.published.len(),
             crashes: self.known.in_vain.len(),
@@ -99,18 +104,17 @@ impl Scene {
     }
 
     /// Each attempt ran, none after its record, and not more of them twice than were running at the crashes.
-    fn judge_runs(&mut self, verdict: &mut Verdict) {
-        self.known.read(&self.journal);
+    fn judge_runs(&self, verdict: &mut Verdict) {
         let known = &self.known;
         if !known.again.is_empty() {
             verdict.wrong.push(format!("ran again after their record: {:?}", known.again));
         }
-        let spent = self.judge_attempts(verdict);
+        self.judge_attempts(verdict);
         verdict.runs = known.runs;
-        verdict.extra_runs = known.runs.saturating_sub(self.runs_needed() + spent);
+        verdict.extra_runs = known.runs - known.ran.len();
         let explained: usize = known.in_vain.iter().sum();
         // What a killed process of a handler had taken beside the task it worked on is handed back, and runs again.
-        let most = explained + self.handler_kills * self.setup.handler.open();
+        let most = explained + self.spendable * self.setup.handler.open();
         if verdict.extra_runs < explained || verdict.extra_runs > most {
             let extra = verdict.extra_runs;
             verdict.wrong.push(format!("{extra} runs again, of which crashes explain {explained} to {most}"));
@@ -122,29 +126,25 @@ impl Scene {
         }
     }
 
-    /// The attempts that ran are those that the fates ask for, but that each killed process of a handler spends at most
-    /// one. Returns how many were spent.
-    fn judge_attempts(&self, verdict: &mut Verdict) -> usize {
-        let mut last: BTreeMap<&str, u32> = BTreeMap::new();
-        for (key, attempt) in &self.known.ran {
-            let last = last.entry(key).or_default();
-            *last = (*last).max(*attempt);
+    /// The attempts that ran are those that the fates ask for. Where processes of handlers were killed, a message may have
+    /// spent some more, and one that was killed before it could write its line is missing in the journal.
+    fn judge_attempts(&self, verdict: &mut Verdict) {
+        let ran: BTreeSet<_> = self.known.ran.iter().cloned().collect();
+        let needed =
+            |(key, fate): (&String, &Fate)| (1..=fate.attempts()).map(|attempt| (key.clone(), attempt)).collect();
+        let needed: BTreeSet<_> = self.published.iter().flat_map(|entry| -> Vec<_> { needed(entry) }).collect();
+        if self.spendable == 0 {
+            verdict.wrong.extend(same("attempts that ran", &needed, &ran));
+            return;
         }
-        let attempts: usize = last.values().map(|last| *last as usize).sum();
-        let needed = self.runs_needed();
-        let spent = attempts.saturating_sub(needed);
-        let expected = |(key, fate): (&String, &Fate)| {
-            let ran = last.get(key.as_str()).copied().unwrap_or(0);
-            let most = if self.handler_kills == 0 { fate.attempts() } else { fate.attempts().max(ran) };
-            (1..=most).map(|attempt| (key.clone(), attempt)).collect::<Vec<_>>()
-        };
-        let expected = self.published.iter().flat_map(expected).collect();
-        let ran = self.known.ran.iter().cloned().collect();
-        verdict.wrong.extend(same("attempts that ran", &expected, &ran));
-        if spent > self.handler_kills {
-            verdict.wrong.push(format!("{spent} attempts were spent on {} killed handlers", self.handler_kills));
+        let missing = needed.difference(&ran).count();
+        let surplus = ran.difference(&needed).count();
+        if missing > self.spendable || surplus > self.spendable {
+            verdict.wrong.push(format!(
+                "{missing} attempts did not run and {surplus} ran beside those needed, where {} can be explained",
+                self.spendable
+            ));
         }
-        spent
     }
 }
 

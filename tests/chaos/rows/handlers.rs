@@ -1,0 +1,56 @@
+//! Faults of the processes that the daemon starts.
+
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+
+use crate::row::{Figures, Row, Run, Trial};
+use crate::support::broker::Vhost;
+use crate::support::scene::{Kind, Scene, Setup, WORK_TIMEOUT};
+
+pub fn rows() -> Vec<Row> {
+    vec![Row {
+        name: "handler-kill",
+        fault: "`kill -9` of a program that handles a message, or of a worker process in the middle of a batch",
+        promises: "P1 P3 P5",
+        short: 10,
+        long: 400,
+        seconds: 0.15,
+        run: Run::Here(kill),
+    }]
+}
+
+/// What else than a killed process could spend the attempts of a message is left out of its budget.
+const MANY_CRASHES: &str = "max_crashes = 100";
+
+fn kill(trial: &Trial) -> Figures {
+    let command = Setup { retry: MANY_CRASHES, handler: Kind::Command("sleep 0.02"), ..Setup::default() };
+    let worker = Setup {
+        retry: MANY_CRASHES,
+        concurrency: 2,
+        handler: Kind::Worker(5, Duration::from_millis(2)),
+        ..Setup::default()
+    };
+    let half = trial.count / 2;
+    kill_some(&command, half).and(kill_some(&worker, trial.count - half))
+}
+
+fn kill_some(setup: &Setup, count: usize) -> Figures {
+    let mut scene = Scene::new(Vhost::new(), setup);
+    scene.publish(40 * count);
+    scene.spawn();
+    for _ in 0..count {
+        scene.wait_for_runs(fastrand::u64(1..25));
+        let mut children = Vec::new();
+        scene.daemon.wait_until("a handler runs", WORK_TIMEOUT, |daemon| {
+            children = daemon.children();
+            !children.is_empty()
+        });
+        scene.note_spent(1);
+        // One that ended meanwhile was quicker.
+        let _ = kill_process(children[fastrand::usize(..children.len())], Signal::KILL);
+    }
+    scene.stop_at_work();
+    scene.finish();
+    Figures::of(count, scene.verdict())
+}
