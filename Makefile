@@ -83,7 +83,7 @@ check: deps
 		case $$(head -n 1 $$script) in *bash*) shell=bash ;; *) shell=sh ;; esac; \
 		echo "$$shell -n $$script"; $$shell -n $$script || exit 1; \
 	done
-	@bash $(support)/check-unit.sh
+	@bash $(support)/check-units.sh
 
 # What warrend is compared with comes from Debian and from PyPI, and only here.
 bench: deps-broker
@@ -114,8 +114,10 @@ install:
 	@test -x $(CARGO_TARGET_DIR)/release/warrend || { echo 'no release binary: run `make build` first' >&2; exit 1; }
 	install -D -m 755 $(CARGO_TARGET_DIR)/release/warrend $(DESTDIR)$(PREFIX)/bin/warrend
 	install -d $(DESTDIR)$(SYSTEMD)/system
-	sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/warrend.service >$(DESTDIR)$(SYSTEMD)/system/warrend.service
-	chmod 644 $(DESTDIR)$(SYSTEMD)/system/warrend.service
+	for unit in warrend.service warrend@.service; do \
+		sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/$$unit >$(DESTDIR)$(SYSTEMD)/system/$$unit && \
+		chmod 644 $(DESTDIR)$(SYSTEMD)/system/$$unit || exit 1; \
+	done
 	install -D -m 644 systemd/warrend.sysusers.conf $(DESTDIR)$(SYSUSERS)/warrend.conf
 	install -D -m 644 systemd/warrend.tmpfiles.conf $(DESTDIR)$(TMPFILES)/warrend.conf
 	install -d -m 755 $(DESTDIR)$(SYSCONFDIR)/warrend/jobs.d

@@ -20,10 +20,7 @@ use crate::task::{HeaderValue, Headers};
 /// A task-worker daemon for RabbitMQ: nothing lost, nothing done twice, everything visible.
 #[derive(Debug, Parser)]
 #[command(name = "warrend", version, max_term_width = 100)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed or degraded, 2 usage, 3 not running, 69 no broker, 70 internal error, \
-                        74 store, 75 another instance holds the store, 78 configuration."
-)]
+#[command(after_help = exit_codes())]
 pub struct Cli {
     /// The configuration; jobs.d/*.toml beside it is read too [default: $WARREND_CONFIG, else
     /// /etc/warrend/warrend.toml]
@@ -204,6 +201,12 @@ fn parse_delay(text: &str) -> Result<std::time::Duration, String> {
     Ok(delay)
 }
 
+/// The exit codes in a line, for the help.
+fn exit_codes() -> String {
+    let codes: Vec<String> = Exit::ALL.iter().map(|exit| format!("{} {}", *exit as u8, exit.meaning())).collect();
+    format!("Exit codes: {}.", codes.join(", "))
+}
+
 /// The exit codes; `sysexits.h` where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -225,6 +228,36 @@ pub enum Exit {
     Locked = 75,
     /// The configuration.
     Config = 78,
+}
+
+impl Exit {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NotRunning,
+        Self::NoBroker,
+        Self::Internal,
+        Self::Store,
+        Self::Locked,
+        Self::Config,
+    ];
+
+    /// In a few words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed or degraded",
+            Self::Usage => "usage",
+            Self::NotRunning => "not running",
+            Self::NoBroker => "no broker",
+            Self::Internal => "internal error",
+            Self::Store => "store",
+            Self::Locked => "another instance holds the store",
+            Self::Config => "configuration",
+        }
+    }
 }
 
 /// Why a command failed: one lowercase sentence, and the exit code.

@@ -27,8 +27,8 @@ use watch::{Alive, Beats, Watchdog};
 
 /// How often `run --until-empty` asks.
 const EMPTY_POLL: Duration = Duration::from_millis(100);
-/// After a drain's own deadlines: a thread that is not done by then never will be.
-const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
+pub const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the daemon ended with an error.
 #[derive(Debug)]

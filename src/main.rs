@@ -21,6 +21,8 @@ mod policy;
 mod report;
 mod store;
 mod task;
+#[cfg(test)]
+mod units;
 
 use std::io::Write as _;
 use std::process::ExitCode;
