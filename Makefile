@@ -123,6 +123,12 @@ install:
 	install -d -m 755 $(DESTDIR)$(SYSCONFDIR)/warrend/jobs.d
 	install -m 644 config/warrend.toml $(DESTDIR)$(SYSCONFDIR)/warrend/warrend.toml.example
 
+# The committed copy of what `warrend config schema` prints; a test compares them.
+.PHONY: schema
+schema: deps
+	cargo run --locked --quiet -- config schema >config/warrend.schema.json.new
+	mv config/warrend.schema.json.new config/warrend.schema.json
+
 clean:
 	@bash $(support)/broker.sh stop
 	cargo clean

@@ -3,12 +3,15 @@
 pub mod call;
 pub mod check;
 pub mod client;
+pub mod completions;
 pub mod dead;
 pub mod explain;
 pub mod life;
+pub mod manual;
 pub mod pause;
 pub mod publish;
 pub mod run;
+pub mod schema;
 pub mod status;
 
 use std::path::PathBuf;
@@ -83,6 +86,38 @@ pub enum Command {
     /// Look at dead letters, replay, export, import or purge them
     #[command(subcommand)]
     Dead(dead::Dead),
+    /// Tell about the configuration itself
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print what makes a shell complete commands and options
+    ///
+    /// The package and `make install` put the files in their places. By hand, for one user:
+    ///
+    /// bash: warrend completions bash >~/.local/share/bash-completion/completions/warrend
+    ///
+    /// zsh: warrend completions zsh >DIR/_warrend, DIR being one of $fpath
+    ///
+    /// fish: warrend completions fish >~/.config/fish/completions/warrend.fish
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a page of the manual, for `man -l -`
+    Man {
+        /// The page: warrend, warrend.toml, or a command such as "status" or "dead replay"
+        #[arg(default_value = manual::MAIN)]
+        page: String,
+        /// Write all pages into this folder instead
+        #[arg(long, value_name = "DIR", conflicts_with = "page")]
+        all: Option<PathBuf>,
+    },
+}
+
+/// The subcommands of `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
 }
 
 /// How `check` prints.

@@ -5,7 +5,8 @@
 //!
 //! `load` finds, reads and parses the files; `general`, `job`, `queue` and `handler` each read their tables by way of
 //! `section` (a table) and `item` (a value); `shape` says which keys there are, `value` what durations and sizes look
-//! like; `report` shows what was found, and `mask` keeps secrets out of it.
+//! like; `report` shows what was found, and `mask` keeps secrets out of it. `schema` says the same to editors: `sketch` asks
+//! the readers what they take, and `reference` takes the words that explain it from config/warrend.toml.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,16 +25,21 @@ mod load;
 mod mask;
 mod place;
 mod queue;
+mod reference;
 mod report;
+mod schema;
 mod section;
 mod shape;
+mod sketch;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use handler::kinds::{Command, Forward, Handler, Http, Part, Route, Target, Template, When, Worker};
-pub use load::{Loaded, load, path, process_environment};
+pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, load, path, process_environment};
+pub use reference::{Entry, reference};
 pub use report::Report;
+pub use schema::schema_text;
 pub use value::{parse_duration, show_duration};
 
 /// The whole configuration.

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, Exit, Failure, Format};
+use cli::{Cli, Command, ConfigCommand, Exit, Failure, Format};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -72,6 +72,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Call(args) => cli::call::call(&load(&path)?, args, &mut out),
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
+        Command::Config(ConfigCommand::Schema) => cli::schema::print(&mut out),
+        Command::Completions { shell } => cli::completions::print(*shell, &mut out),
+        Command::Man { page, all: None } => cli::manual::print(page, &mut out),
+        Command::Man { page: _, all: Some(folder) } => cli::manual::write_all(folder),
     }
 }
 

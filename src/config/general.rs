@@ -8,6 +8,7 @@ use super::place::Place;
 use super::queue::QUEUE_KINDS;
 use super::section::{Got, Section};
 use super::shape;
+use super::sketch::{Rule, Want};
 use super::value::{LONGEST, days, millis, secs};
 use super::{Backoff, Broker, BrokerHost, Control, QueueKind, Shutdown, Store, Synchronous};
 
@@ -25,6 +26,7 @@ pub fn broker(root: &Section<'_>) -> Broker {
     let section = root.section("broker", &shape::BROKER);
     let password_file = section.get("password_file", None, |item| item.path().map(Some));
     let urls = section.item("urls");
+    section.rule(Rule::One(&["urls"]));
     if urls.is_none() && section.good {
         let place = if root.item("broker").is_some() { section.place } else { Place::whole(root.place.file) };
         let help = "write urls = [\"amqp://guest:guest@127.0.0.1:5672/%2f\"] in [broker]";
@@ -47,6 +49,7 @@ fn hosts(urls: &Item<'_>, password_elsewhere: bool) -> Vec<BrokerHost> {
     }
     let mut hosts: Vec<(BrokerHost, Place)> = Vec::new();
     for item in items {
+        item.want(Want::Form("^amqps?://"));
         let Some(text) = item.text() else { continue };
         match broker_url::parse(&text.value, password_elsewhere) {
             Ok(host) => hosts.push((host, item.place)),

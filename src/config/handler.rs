@@ -11,10 +11,11 @@ use super::mask;
 use super::queue::Queues;
 use super::section::Section;
 use super::shape;
+use super::sketch::Rule;
 use super::{Command, Handler, Http, Worker};
 
 /// The kinds, each named by its key.
-const KINDS: &str = "command, worker, http, forward, discard";
+const KINDS: [&str; 5] = ["command", "worker", "http", "forward", "discard"];
 /// The keys beside those, and the kinds that have them.
 const BELONGS: [(&str, &[&str]); 12] = [
     ("timeout", &["command", "worker", "http"]),
@@ -34,14 +35,18 @@ const BELONGS: [(&str, &[&str]); 12] = [
 /// Reads the handler of a job; `None` where it cannot be said which it is, which is noted. `queues`: those of the job.
 pub fn read(job: &Section<'_>, name: &str, queues: &Queues) -> Option<Handler> {
     let section = job.section("handler", &shape::HANDLER);
+    job.rule(Rule::One(&["handler"]));
+    section.rule(Rule::One(&KINDS));
+    BELONGS.iter().for_each(|(key, kinds)| section.rule(Rule::Beside(key, kinds)));
     let mut found = kinds(&section, queues);
     found.sort_by_key(|(item, _)| item.key_place);
     let mut found = found.into_iter();
     let Some((first, handler)) = found.next() else {
         if section.good {
             let help = format!(
-                "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or another of: {KINDS}",
-                mask::quote(name)
+                "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or another of: {}",
+                mask::quote(name),
+                KINDS.join(", ")
             );
             job.reader().missing(section.place, "this job has no handler", help);
         }
@@ -51,7 +56,7 @@ pub fn read(job: &Section<'_>, name: &str, queues: &Queues) -> Option<Handler> {
     for (second, _) in found {
         let message = format!("{} is a second handler", second.name());
         let also = (first.key_place, "the first stands here");
-        job.reader().clash(second.key_place, message, format!("a job has exactly one of: {KINDS}"), also);
+        job.reader().clash(second.key_place, message, format!("a job has exactly one of: {}", KINDS.join(", ")), also);
         only = false;
     }
     if only {

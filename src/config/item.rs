@@ -12,7 +12,11 @@ use super::mask;
 use super::place::Place;
 use super::section::{Reader, Section};
 use super::shape::{Shape, nearest};
+use super::sketch::{Pass, Rule, Want};
 use super::value::{parse_duration, parse_size, show_duration};
+
+/// A key of the user's choice, in a sketch: good wherever there are such keys.
+const ANY_NAME: &str = "x-NAME";
 
 /// One value of a file.
 #[derive(Clone, Copy)]
@@ -21,6 +25,8 @@ pub struct Item<'a> {
     /// How messages call it: its key, or "an entry of" its key.
     name: &'a str,
     in_array: bool,
+    /// Its node, in a sketch.
+    node: Option<usize>,
     value: &'a DeValue<'a>,
     /// Where the value stands.
     pub place: Place,
@@ -86,9 +92,30 @@ impl<'a> Item<'a> {
             reader,
             name,
             in_array: false,
+            node: None,
             value: value.get_ref(),
             place: Place::of(file, value.span()),
             key_place: Place::of(file, key.span()),
+        }
+    }
+
+    /// The value of a key in a sketch.
+    pub fn sketched(reader: &'a Reader<'a>, pass: Pass<'a>, name: &'a str, node: usize) -> Self {
+        let place = Place::whole(0);
+        Self { reader, name, in_array: false, node: Some(node), value: pass.probe, place, key_place: place }
+    }
+
+    /// Notes what is taken, in a sketch; there it gives `None`, so that nothing is read.
+    pub fn want(&self, want: Want) -> Option<()> {
+        let Some((pass, node)) = self.reader.sketching(self.node) else { return Some(()) };
+        pass.sketch.want(node, want);
+        None
+    }
+
+    /// Says what the names of a table with keys of the user's choice look like, for the schema.
+    pub fn names(&self, form: &'static str) {
+        if let Some((pass, node)) = self.reader.sketching(self.node) {
+            pass.sketch.rule(node, Rule::Names(form));
         }
     }
 
@@ -119,7 +146,10 @@ impl<'a> Item<'a> {
     }
 
     /// A table with known keys.
-    pub fn section(&self, shape: &Shape) -> Option<Section<'a>> {
+    pub fn section(&self, shape: &'static Shape) -> Option<Section<'a>> {
+        if let Some((pass, node)) = self.reader.sketching(self.node) {
+            return Some(Section::sketched(self.reader, pass, node, shape));
+        }
         match self.value.as_table() {
             Some(table) => Some(Section::new(self.reader, table, self.key_place, shape)),
             None => self.wrong_type("a table", &format!("allowed keys: {}", shape.keys.join(", "))),
@@ -128,6 +158,10 @@ impl<'a> Item<'a> {
 
     /// A table with keys of the user's choice.
     pub fn entries(&self) -> Option<Vec<(&'a str, Item<'a>)>> {
+        if let Some((pass, node)) = self.reader.sketching(self.node) {
+            pass.sketch.want(node, Want::Map);
+            return Some(vec![(ANY_NAME, Self::sketched(self.reader, pass, ANY_NAME, pass.sketch.entry(node)))]);
+        }
         let Some(table) = self.value.as_table() else {
             return self.wrong_type("a table", "write { KEY = \"value\" }");
         };
@@ -141,6 +175,10 @@ impl<'a> Item<'a> {
 
     /// The entries of an array; `example` shows how to write one.
     pub fn array(&self, example: &str) -> Option<Vec<Item<'a>>> {
+        if let Some((pass, node)) = self.reader.sketching(self.node) {
+            pass.sketch.want(node, Want::Array);
+            return Some(vec![Self::sketched(self.reader, pass, self.name, pass.sketch.entry(node))]);
+        }
         let Some(array) = self.value.as_array() else {
             return self.wrong_type("an array", &format!("write {example}"));
         };
@@ -153,6 +191,7 @@ impl<'a> Item<'a> {
 
     /// A string with its variables replaced.
     pub fn text(&self) -> Option<Text<'a>> {
+        self.want(Want::Text)?;
         let Some(raw) = self.value.as_str() else {
             return self.wrong_type("a string", "write it in quotes");
         };
@@ -202,11 +241,13 @@ impl<'a> Item<'a> {
 
     /// `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
+        self.want(Want::Boolean)?;
         self.value.as_bool().or_else(|| self.wrong_type("a boolean", "allowed: true, false (without quotes)"))
     }
 
     /// A whole number within bounds, which must lie within those of its type.
     pub fn integer<T: TryFrom<i64>>(&self, allowed: RangeInclusive<i64>) -> Option<T> {
+        self.want(Want::Integer(*allowed.start(), *allowed.end()))?;
         let range = if *allowed.end() == i64::MAX {
             format!("allowed: {} or more", allowed.start())
         } else {
@@ -222,6 +263,7 @@ impl<'a> Item<'a> {
 
     /// A number within bounds; a whole one too.
     pub fn number(&self, allowed: RangeInclusive<f64>) -> Option<f64> {
+        self.want(Want::Number(*allowed.start(), *allowed.end()))?;
         let range = format!("allowed: {:?} to {:?}", allowed.start(), allowed.end());
         let integer = self.value.as_integer().filter(|integer| integer.radix() == 10).map(|integer| integer.as_str());
         let Some(text) = self.value.as_float().map(|float| float.as_str()).or(integer) else {
@@ -235,6 +277,7 @@ impl<'a> Item<'a> {
 
     /// A duration within bounds.
     pub fn duration(&self, limits: Limits) -> Option<Duration> {
+        self.want(Want::Duration)?;
         if let Some(integer) = self.value.as_integer() {
             let help = format!("write \"{integer}s\" for seconds; the units are ms, s, m, h, d");
             return self.error(format!("{} is a number without a unit", self.name()), help);
@@ -251,6 +294,7 @@ impl<'a> Item<'a> {
 
     /// A size in bytes, at least 1.
     pub fn size(&self) -> Option<u64> {
+        self.want(Want::Size)?;
         if let Some(integer) = self.value.as_integer() {
             let help = format!("write \"{integer}B\" for bytes; the units are B, KiB, MiB, GiB");
             return self.error(format!("{} is a number without a unit", self.name()), help);
@@ -265,6 +309,7 @@ impl<'a> Item<'a> {
     /// One of a few words.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        self.want(Want::Words(words.iter().map(|word| (*word).to_owned()).collect()))?;
         let allowed = format!("allowed: \"{}\"", words.join("\", \""));
         if self.value.as_str().is_none() {
             return self.wrong_type("a string", &allowed);

@@ -11,6 +11,7 @@ use super::place::Place;
 use super::queue::{self, Queues};
 use super::section::{Got, Section};
 use super::shape;
+use super::sketch::Want;
 use super::value::{days, millis, secs, show_duration};
 use super::{
     Ack, Binding, DeadLetter, Handler, Idempotency, InDoubt, Job, KeySource, KillSwitch, OnMissing, Order, Prefetch,
@@ -19,6 +20,8 @@ use super::{
 
 /// Longest name of a job: threads, logs and the default dead-letter queue bear it.
 const LONGEST_NAME: usize = 100;
+/// The same and the letters of it, for the schema.
+pub const NAME_FORM: &str = "^[A-Za-z0-9._-]{1,100}$";
 /// What the delay ladder can count: whole seconds up to 12 days.
 const RETRY_DELAY: Limits = Limits::new(secs(1), days(12)).whole_seconds();
 /// An ack that waits longer than this helps nobody.
@@ -113,6 +116,7 @@ fn prefetch(section: &Section<'_>, handler: &Option<Handler>, concurrency: &Got<
 }
 
 fn number_or_auto(item: &Item<'_>) -> Option<Prefetch> {
+    item.want(Want::Words(vec!["auto".to_owned()]));
     let allowed = "allowed: \"auto\", or a number from 1 to 65535 without quotes";
     if item.value().is_str() {
         let text = item.text()?;
@@ -207,6 +211,7 @@ fn idempotency(section: &Section<'_>, store: &Store, kept: &Got<Option<Duration>
 }
 
 fn key_source(item: &Item<'_>) -> Option<KeySource> {
+    item.want(Want::Form("^(message_id|body|none|header:.{1,255}|json:(/.*)?)$"));
     let plain = [("message_id", KeySource::MessageId), ("body", KeySource::Body), ("none", KeySource::None)];
     let text = item.text()?;
     if let Some((_, source)) = plain.iter().find(|(word, _)| *word == text.value) {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use toml::Spanned;
 use toml::de::DeTable;
 
 use super::job::Draft;
 use super::place::{Place, Source};
 use super::report::{Finding, Kind, Level, Report};
 use super::section::{Reader, Section};
-use super::{Config, general, item::Item, job, mask, shape};
+use super::sketch::{Node, Pass, Sketch};
+use super::{Config, general, item::Item, job, mask, shape, sketch};
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/warrend/warrend.toml";
@@ -115,7 +115,13 @@ fn judge(files: &[File], folder: &Path, env: &dyn Fn(&str) -> Option<String>) ->
     for (index, (file, (tree, errors))) in files.iter().zip(&parsed).enumerate() {
         broken_lines.push(syntax(&reader, index, file, tree.get_ref(), errors));
     }
-    let config = whole(&reader, files, &parsed, broken_lines.iter().any(|lines| !lines.is_empty()));
+    let mut roots = Vec::new();
+    for (index, (tree, _)) in parsed.iter().enumerate() {
+        let shape = if index == 0 { &shape::ROOT } else { &shape::JOBS_FILE };
+        roots.push(Section::new(&reader, tree.get_ref(), Place::whole(index), shape));
+    }
+    let broken = broken_lines.iter().any(|lines| !lines.is_empty());
+    let config = whole(&reader, &roots, &files[0].source.path, broken);
     let mut findings = reader.into_findings();
     findings.retain(|finding| !doubtful(finding, files, &broken_lines));
     let secrets: Vec<Vec<Range<usize>>> = files
@@ -188,24 +194,30 @@ fn doubtful(finding: &Finding, files: &[File], broken_lines: &[Vec<usize>]) -> b
     }
 }
 
-type Parsed<'a> = (Spanned<DeTable<'a>>, Vec<toml::de::Error>);
-
-/// Reads all tables of all files. `broken`: some of them may be missing.
-fn whole<'a>(reader: &'a Reader<'a>, files: &[File], parsed: &'a [Parsed<'a>], broken: bool) -> Config {
-    let mut roots = Vec::new();
-    for (index, (tree, _)) in parsed.iter().enumerate() {
-        let shape = if index == 0 { &shape::ROOT } else { &shape::JOBS_FILE };
-        roots.push(Section::new(reader, tree.get_ref(), Place::whole(index), shape));
+/// Notes what the tables of the main file may hold, with all that stands below them.
+pub fn sketch() -> Vec<Node> {
+    let sketch = Sketch::new();
+    for probe in &sketch::probes() {
+        let pass = Pass { sketch: &sketch, probe };
+        let mut reader = Reader::new(&|_| None, Path::new("/"));
+        reader.pass = Some(pass);
+        let main = Section::sketched(&reader, pass, 0, &shape::ROOT);
+        whole(&reader, &[main], Path::new(""), false);
     }
+    sketch.into_nodes()
+}
+
+/// Reads all tables of all files. `path`: the main file. `broken`: some tables may be missing.
+fn whole<'a>(reader: &'a Reader<'a>, roots: &[Section<'a>], path: &Path, broken: bool) -> Config {
     let main = roots[0];
     let (broker, store) = (general::broker(&main), general::store(&main.section("store", &shape::STORE)));
     let control = general::control(&main.section("control", &shape::CONTROL));
     let shutdown = general::shutdown(&main.section("shutdown", &shape::SHUTDOWN));
     let mut drafts: Vec<Draft> =
-        jobs(reader, &roots).iter().filter_map(|(name, item)| job::read(name, item, &store)).collect();
+        jobs(reader, roots).iter().filter_map(|(name, item)| job::read(name, item, &store)).collect();
     drafts.sort_by(|a, b| a.job.name.cmp(&b.job.name));
     if roots.iter().all(|root| root.item("jobs").is_none()) && !broken {
-        let help = format!("add [jobs.NAME] to {}, or to a file in {JOBS_FOLDER}", files[0].source.path.display());
+        let help = format!("add [jobs.NAME] to {}, or to a file in {JOBS_FOLDER}", path.display());
         reader.missing(Place::whole(0), "there is no job", help);
     }
     across(reader, &drafts);
@@ -215,7 +227,12 @@ fn whole<'a>(reader: &'a Reader<'a>, files: &[File], parsed: &'a [Parsed<'a>], b
 /// The jobs of all files. One that two files define is noted, and only the first of them kept.
 fn jobs<'a>(reader: &Reader<'_>, roots: &[Section<'a>]) -> Vec<(&'a str, Item<'a>)> {
     let mut jobs: BTreeMap<&str, Item<'_>> = BTreeMap::new();
-    for (name, item) in roots.iter().filter_map(|root| root.item("jobs")?.entries()).flatten() {
+    let of_file = |root: &Section<'a>| {
+        let jobs = root.item("jobs")?;
+        jobs.names(job::NAME_FORM);
+        jobs.entries()
+    };
+    for (name, item) in roots.iter().filter_map(of_file).flatten() {
         match jobs.get(name) {
             None => drop(jobs.insert(name, item)),
             Some(first) => {

@@ -11,12 +11,15 @@ use super::mask;
 use super::place::Place;
 use super::section::{Got, Section};
 use super::shape;
+use super::sketch::{Rule, Want};
 use super::value::{days, millis};
 use super::{Binding, Declare, Queue, QueueKind};
 
 /// Longest name of a queue, in bytes. On the delay ladder the routing key holds 20 binary digits with their dots and the
 /// name, and AMQP allows 255 bytes.
 const LONGEST_NAME: usize = 200;
+/// What can be seen of that and of the rest in [`name_fault`], for the schema.
+const NAME_FORM: &str = r"^(?!amq\.|warrend\.delay\.).{1,200}$";
 /// Longest exchange name, routing key or name of an argument, in bytes: what AMQP calls a short string.
 const LONGEST_SHORT: usize = 255;
 /// RabbitMQ refuses a time to live above ten years (`rabbit_misc:check_expiry/1`); at zero it would drop each message that
@@ -46,6 +49,7 @@ pub struct Queues {
 pub fn read(job: &Section<'_>, name: &str) -> Queues {
     let mut read = Queues::default();
     let (short, long) = (job.item("queue"), job.item("queues"));
+    job.rule(Rule::One(&["queue", "queues"]));
     match (&short, &long) {
         (None, None) => {
             let help = format!("add queue = \"NAME\", or a table [[jobs.{}.queues]] for each", mask::quote(name));
@@ -102,6 +106,7 @@ fn one(section: &Section<'_>, read: &mut Queues) {
     }
     let bindings = section.get("bindings", Vec::new(), bindings).value;
     let item = section.item("name");
+    section.rule(Rule::One(&["name"]));
     if item.is_none() {
         section.reader().missing(section.place, "this queue has no name", "add name = \"NAME\"");
     }
@@ -141,6 +146,7 @@ fn unique(job: &Section<'_>, queues: &[(Queue, Place)]) {
 
 /// The name of a queue.
 pub fn queue_name(item: &Item<'_>) -> Option<Arc<str>> {
+    item.want(Want::Form(NAME_FORM));
     let text = item.text()?;
     match name_fault(&text.value) {
         None => Some(Arc::from(text.value)),
@@ -176,6 +182,7 @@ pub fn name_fault(name: &str) -> Option<(&'static str, &'static str)> {
 
 fn arguments(item: Item<'_>) -> Option<BTreeMap<String, HeaderValue>> {
     let mut arguments = BTreeMap::new();
+    item.names("^x-");
     for (name, value) in item.entries()? {
         if let Some((_, key)) = OWN_KEYS.iter().find(|(argument, _)| *argument == name) {
             let help = format!("write the key `{key}` of this queue instead");
@@ -192,6 +199,7 @@ fn arguments(item: Item<'_>) -> Option<BTreeMap<String, HeaderValue>> {
 
 /// A value as RabbitMQ takes it: whole numbers as 64 bits, fractions as doubles. TOML nests at most 80 deep.
 fn header_value(item: &Item<'_>) -> Option<HeaderValue> {
+    item.want(Want::Anything)?;
     let value = item.value();
     if let Some(boolean) = value.as_bool() {
         Some(HeaderValue::Bool(boolean))
@@ -230,6 +238,7 @@ fn binding(section: &Section<'_>) -> Option<(Binding, Place)> {
         ("exchange", "add exchange = \"NAME\""),
         ("type", "add type = \"topic\", or what the exchange is: it is created where missing"),
     ] {
+        section.rule(Rule::One(if key == "type" { &["type"] } else { &["exchange"] }));
         if section.item(key).is_none() {
             section.reader().missing(section.place, format!("this binding has no `{key}`"), help);
         }
@@ -243,6 +252,7 @@ fn binding(section: &Section<'_>) -> Option<(Binding, Place)> {
 
 fn exchange_kind(item: &Item<'_>) -> Option<String> {
     let kinds = ["direct", "fanout", "topic", "headers"].map(|kind| (kind, kind));
+    item.want(Want::Form("^x-"));
     let plugin = item.value().as_str().is_some_and(|text| text.starts_with("x-"));
     if plugin { short_text(item) } else { item.choice(&kinds).map(str::to_owned) }
 }

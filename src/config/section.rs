@@ -13,6 +13,7 @@ use super::mask;
 use super::place::Place;
 use super::report::{Finding, Kind, Level};
 use super::shape::Shape;
+use super::sketch::{Pass, Rule, Want};
 
 /// What all sections of one reading share.
 pub struct Reader<'a> {
@@ -20,6 +21,8 @@ pub struct Reader<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Relative paths are taken from here.
     pub folder: &'a Path,
+    /// Set where nothing is read, but noted what would be.
+    pub pass: Option<Pass<'a>>,
     findings: RefCell<Vec<Finding>>,
 }
 
@@ -28,6 +31,8 @@ pub struct Reader<'a> {
 pub struct Section<'a> {
     reader: &'a Reader<'a>,
     table: Option<&'a DeTable<'a>>,
+    /// Its node, in a sketch.
+    node: Option<usize>,
     /// Its key, or the place of the table above it where it is not written.
     pub place: Place,
     /// False where something else stands in place of the table: that is noted, and what it lacks is not missing.
@@ -55,7 +60,12 @@ impl<T> Got<T> {
 impl<'a> Reader<'a> {
     /// Nothing noted yet.
     pub fn new(env: &'a dyn Fn(&str) -> Option<String>, folder: &'a Path) -> Self {
-        Self { env, folder, findings: RefCell::new(Vec::new()) }
+        Self { env, folder, pass: None, findings: RefCell::new(Vec::new()) }
+    }
+
+    /// Where to note for a sketch, and for which node.
+    pub fn sketching(&self, node: Option<usize>) -> Option<(Pass<'a>, usize)> {
+        self.pass.zip(node)
     }
 
     /// Notes an error.
@@ -125,7 +135,7 @@ impl<'a> Reader<'a> {
 
 impl<'a> Section<'a> {
     /// The table of a file. Reports keys that `shape` does not have.
-    pub fn new(reader: &'a Reader<'a>, table: &'a DeTable<'a>, place: Place, shape: &Shape) -> Self {
+    pub fn new(reader: &'a Reader<'a>, table: &'a DeTable<'a>, place: Place, shape: &'static Shape) -> Self {
         for key in table.keys() {
             if !shape.keys.contains(&key.get_ref().as_ref()) {
                 let name = mask::quote(key.get_ref());
@@ -133,7 +143,20 @@ impl<'a> Section<'a> {
                 reader.error(place, format!("unknown key `{name}`"), shape.mend(key.get_ref()));
             }
         }
-        Self { reader, table: Some(table), place, good: true }
+        Self { reader, table: Some(table), node: None, place, good: true }
+    }
+
+    /// A table of a sketch.
+    pub fn sketched(reader: &'a Reader<'a>, pass: Pass<'a>, node: usize, shape: &'static Shape) -> Self {
+        pass.sketch.want(node, Want::Table(shape));
+        Self { reader, table: None, node: Some(node), place: Place::whole(0), good: true }
+    }
+
+    /// Says what cannot be seen from the reading of single keys, for the schema.
+    pub fn rule(&self, rule: Rule) {
+        if let Some((pass, node)) = self.reader.sketching(self.node) {
+            pass.sketch.rule(node, rule);
+        }
     }
 
     /// Where to note what is wrong.
@@ -143,6 +166,9 @@ impl<'a> Section<'a> {
 
     /// The value of a key.
     pub fn item(&self, key: &'a str) -> Option<Item<'a>> {
+        if let Some((pass, node)) = self.reader.sketching(self.node) {
+            return Some(Item::sketched(self.reader, pass, key, pass.sketch.key(node, key)));
+        }
         let (written, value) = self.table?.get_key_value(key)?;
         Some(Item::below(self.reader, self.place.file, key, written, value))
     }
@@ -160,8 +186,8 @@ impl<'a> Section<'a> {
     }
 
     /// The table below a key; an empty one where it is absent or no table.
-    pub fn section(&self, key: &'a str, shape: &Shape) -> Self {
-        let absent = Self { table: None, ..*self };
+    pub fn section(&self, key: &'a str, shape: &'static Shape) -> Self {
+        let absent = Self { table: None, node: None, ..*self };
         let faulty = Self { good: false, ..absent };
         self.item(key).map_or(absent, |item| item.section(shape).unwrap_or(faulty))
     }

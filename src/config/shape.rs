@@ -4,7 +4,7 @@
 //! A test compares them with `config/warrend.toml`, so that each key is documented there.
 
 /// A kind of table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Shape {
     /// How messages name it, with `NAME` for the job.
     pub name: &'static str,

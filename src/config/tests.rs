@@ -13,6 +13,7 @@ mod any_text;
 mod faults;
 mod files;
 mod handlers;
+mod schema;
 mod secrets;
 mod shipped;
 
@@ -41,8 +42,11 @@ impl Folder {
         load(&self.0.path().join("warrend.toml"), &environment)
     }
 
+    /// What is good to `warrend check` is good to the schema.
     fn good(&self) -> Loaded {
-        self.load().unwrap_or_else(|report| panic!("{report}"))
+        let loaded = self.load().unwrap_or_else(|report| panic!("{report}"));
+        loaded.files.iter().for_each(|file| schema::accept(file));
+        loaded
     }
 
     fn faulty(&self) -> Report {
@@ -93,8 +97,11 @@ fn outline(report: &Report) -> Vec<String> {
 fn check(snippet: &str, expect: &[(&str, &str)]) {
     let folder = Folder::new(&complete(snippet));
     let report = match folder.load() {
-        Ok(loaded) => loaded.warnings,
-        Err(report) => report,
+        Ok(_) => folder.good().warnings,
+        Err(report) => {
+            schema::reject(&complete(snippet), &report);
+            report
+        }
     };
     let outline = outline(&report);
     assert_eq!(outline.len(), expect.len(), "{snippet}\n{outline:#?}");

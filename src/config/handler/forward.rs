@@ -4,6 +4,7 @@ use crate::config::item::Item;
 use crate::config::queue::Queues;
 use crate::config::section::Section;
 use crate::config::shape;
+use crate::config::sketch::Rule;
 use crate::config::{Forward, Part, Route, Target, Template, When};
 
 /// Longest exchange name, routing key or header name, in bytes: what AMQP calls a short string.
@@ -35,6 +36,7 @@ pub fn read(item: &Item<'_>, queues: &Queues) -> Option<Forward> {
     };
     for key in ["exchange", "routing_key"] {
         if let Some(target) = section.item(key) {
+            template(&target);
             let message = format!("{} stands beside `routes`", target.name());
             let help = "each route has its own; for what no route matches write otherwise = { ... }";
             item.reader().clash(target.key_place, message, help, (list.key_place, "`routes` stands here"));
@@ -89,6 +91,11 @@ fn when(section: &Section<'_>) -> Option<When> {
         let help = "add header = \"NAME\"; a route by `match` has no value";
         value.reader().error(value.key_place, "`value` needs `header`", help);
     }
+    section.rule(Rule::One(&["match", "header"]));
+    let read_pattern = pattern.and_then(|item| pattern_of(&item));
+    let read_name =
+        header.and_then(|item| item.filled_text().map(|text| text.value).filter(|name| fits(&item, name.len())));
+    let read_value = value.map(|item| text_or_number(&item));
     match (pattern, header) {
         (None, None) => {
             let help = "add match = \"PATTERN\" or header = \"NAME\"; for all that is left write otherwise = { ... }";
@@ -101,14 +108,13 @@ fn when(section: &Section<'_>) -> Option<When> {
             header.reader().clash(header.key_place, "this route has both `match` and `header`", help, also);
             None
         }
-        (Some(item), None) => Some(When::RoutingKey(pattern_of(&item)?)),
-        (None, Some(item)) => {
-            let name = item.filled_text().map(|text| text.value).filter(|name| fits(&item, name.len()));
-            let value = match value {
-                Some(value) => Some(text_or_number(&value)?),
+        (Some(_), None) => Some(When::RoutingKey(read_pattern?)),
+        (None, Some(_)) => {
+            let value = match read_value {
+                Some(value) => Some(value?),
                 None => None,
             };
-            Some(When::Header { name: name?, value })
+            Some(When::Header { name: read_name?, value })
         }
     }
 }

@@ -9,6 +9,7 @@ use url::{Host, ParseError, Url};
 use crate::config::Http;
 use crate::config::item::Item;
 use crate::config::section::Section;
+use crate::config::sketch::Want;
 
 /// What every message that cannot be more exact gives as the mend.
 const FORM: &str = "write https://HOST:PORT/PATH; the port and the path may be left out";
@@ -45,6 +46,7 @@ pub fn request(section: &Section<'_>, timeout: Duration) -> Http {
 
 /// The URL, as the URL standard writes it. `section`: the handler's table.
 pub fn url(item: &Item<'_>, section: &Section<'_>) -> Option<String> {
+    item.want(Want::Form("^https?://"));
     let url = match parse(&item.filled_text()?.value) {
         Ok(url) => url,
         Err((message, help)) => return item.error(message, help),
@@ -109,6 +111,7 @@ fn is_this_machine(url: &Url) -> bool {
 
 fn headers(item: &Item<'_>) -> Option<BTreeMap<String, String>> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    item.names("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$");
     for (name, value) in item.entries()? {
         let lower = name.to_ascii_lowercase();
         let error = |message: &str, help: &str| value.reader().error(value.key_place, message, help);

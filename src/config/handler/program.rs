@@ -57,6 +57,7 @@ fn as_array(line: &str) -> String {
 
 fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     let mut environment = BTreeMap::new();
+    item.names("^(?!WARREND_)[^=]+$");
     for (name, value) in item.entries()? {
         if name.is_empty() || name.contains(['=', '\0']) {
             let help = "the name of a variable is not empty and has no `=` and no NUL byte";

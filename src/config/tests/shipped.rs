@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::shape;
-use super::Folder;
+use super::{Folder, outline};
 
 const WHOLE: &str = include_str!("../../../config/warrend.toml");
 const MINIMAL: &str = include_str!("../../../config/minimal.toml");
@@ -12,7 +12,7 @@ const EXAMPLE: &str = include_str!("../../../config/jobs.d/mail.toml.example");
 #[test]
 fn the_whole_file_says_what_the_defaults_are() {
     let (whole, minimal) = (Folder::new(WHOLE).good(), Folder::new(MINIMAL).good());
-    assert_eq!(MINIMAL.lines().count(), 5);
+    assert_eq!(MINIMAL.lines().filter(|line| !line.starts_with("#:schema")).count(), 5);
     assert_eq!(whole.config.broker, minimal.config.broker);
     assert_eq!(whole.config.store, minimal.config.store);
     assert_eq!(whole.config.control, minimal.config.control);
@@ -26,6 +26,21 @@ fn the_example_of_a_job_is_good() {
     let loaded = Folder::new(MINIMAL).with("jobs.d/mail.toml", EXAMPLE).good();
     assert_eq!(loaded.config.jobs.len(), 2);
     assert!(loaded.warnings.entries.is_empty(), "{}", loaded.warnings);
+}
+
+/// It waits for its first job; the one in its comments is good.
+#[test]
+fn the_file_that_is_installed_lacks_but_a_job() {
+    let text = include_str!("../../../config/installed.toml");
+    let report = Folder::new(text).faulty();
+    assert_eq!(outline(&report), ["0:0 there is no job"]);
+    let with_job: String = text
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(['[', 'q', 'c'])).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(Folder::new(&with_job).good().config.jobs.len(), 1);
+    assert!(text.contains("/run/credentials/warrend.service/amqp-password"));
 }
 
 /// The keys of a command, as the file has them.
