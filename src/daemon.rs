@@ -198,14 +198,19 @@ impl Daemon {
         self.stop(signals)
     }
 
-    /// A thread is gone without having been told to. The recorder says why; anything else is a bug.
+    /// A thread is gone without having been told to. The recorder says why, and so does a job that cannot read the store;
+    /// anything else is a bug.
     fn on_gone(self, thread: String) -> DaemonError {
-        if thread == "recorder"
-            && let Ok(Err(error)) = self.recorder.thread.join()
-        {
-            return DaemonError::Store(error);
+        let job = |job: &JobHandle| thread.strip_prefix("job:") == Some(&*job.name);
+        let ended = if thread == "recorder" {
+            Some(self.recorder.thread)
+        } else {
+            self.jobs.into_iter().find(job).map(|job| job.thread)
+        };
+        match ended.map(JoinHandle::join) {
+            Some(Ok(Err(error))) => DaemonError::Store(error),
+            Some(Ok(Ok(())) | Err(_)) | None => DaemonError::Ended(thread),
         }
-        DaemonError::Ended(thread)
     }
 
     fn stop(mut self, signals: &Receiver<Signal>) -> Result<(), DaemonError> {
@@ -259,6 +264,6 @@ fn tell(job: &JobHandle, command: Command) {
     let _ = job.commands.send_timeout(command, Duration::from_secs(1));
 }
 
-fn join(thread: JoinHandle<()>, name: &str) -> Result<(), DaemonError> {
-    thread.join().map_err(|_| DaemonError::Ended(format!("job:{name}")))
+fn join(thread: JoinHandle<Result<(), StoreError>>, name: &str) -> Result<(), DaemonError> {
+    Ok(thread.join().map_err(|_| DaemonError::Ended(format!("job:{name}")))??)
 }

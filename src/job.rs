@@ -37,8 +37,8 @@ use crate::policy::gate::Gate;
 use crate::policy::inflight::{InFlight, Mark};
 use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
-use crate::store::{Attempt, Pause};
-use crate::task::{Committed, QueueIndex, Record, Ticket, UnixMillis};
+use crate::store::{Attempt, Pause, StoreError, Written};
+use crate::task::{QueueIndex, Record, Ticket, UnixMillis};
 use counters::{Counters, Durations, Rate};
 pub use drain::LAST_WORDS;
 pub use handle::{Command, Inspection, JobHandle, LinkReport, Wiring, spawn};
@@ -61,7 +61,7 @@ enum Event {
     Session,
     /// Batches that ended.
     Finished(Vec<Vec<Finished>>),
-    Committed(Committed),
+    Written(Written),
     Published(Published),
     Command(Command),
     Linked(link::Linked),
@@ -76,7 +76,7 @@ enum Exit {
     /// A connection was made.
     Linked(Box<Link>),
     /// The store cannot be read.
-    StoreFailed(String),
+    StoreFailed(StoreError),
     /// A worker thread died with its batch: a bug. What it held comes again once the daemon is started anew.
     LostWorker,
     /// Nothing is left to do.
@@ -107,6 +107,8 @@ struct Job {
     gate: Gate,
     /// Paused by hand.
     pause: Option<Pause>,
+    /// The recorder has no room for what ended here.
+    store_full: bool,
     subscriptions: Subscriptions,
     prefetch: Prefetch,
     linking: Linking,
@@ -124,8 +126,8 @@ struct Job {
     marking: Vec<Mark>,
     /// Until then deliveries may be left alone; see [`Job::listens`].
     deaf_until: Instant,
-    proofs: Sender<Committed>,
-    committed: Receiver<Committed>,
+    proofs: Sender<Written>,
+    written: Receiver<Written>,
 
     /// What waits for credit, how much is at the publisher, and the copies that the broker refused.
     outbox: VecDeque<(Ticket, Outgoing)>,
@@ -159,8 +161,8 @@ struct Job {
 impl Job {
     fn new(config: config::Job, wiring: Wiring, workers: Workers, commands: Receiver<Command>) -> Self {
         let now = Instant::now();
-        // One batch at a time, so one proof at a time.
-        let (proofs, committed) = crossbeam_channel::bounded(1);
+        // One batch at a time, so one proof at a time, and that it waits.
+        let (proofs, written) = crossbeam_channel::bounded(2);
         let (confirms, published) = crossbeam_channel::bounded(CREDIT);
         let facts = CopyFacts {
             job: Arc::clone(&config.name),
@@ -190,9 +192,10 @@ impl Job {
             starting: Vec::new(),
             unstarted: Vec::new(),
             pause: wiring.pause.clone(),
+            store_full: false,
             deaf_until: now,
             proofs,
-            committed,
+            written,
             outbox: VecDeque::new(),
             publishing: 0,
             owed: HashMap::new(),
@@ -216,32 +219,33 @@ impl Job {
         }
     }
 
-    /// The thread: session after session until the job has drained.
-    fn run(mut self) {
-        loop {
+    /// The thread: session after session until the job has drained, or the store cannot be read.
+    fn run(mut self) -> Result<(), StoreError> {
+        let ended = loop {
             let exit = match self.turn(None) {
                 Exit::Linked(link) => self.run_session(*link),
                 exit @ (Exit::Lost(_) | Exit::StoreFailed(_) | Exit::LostWorker | Exit::Drained) => exit,
             };
             match exit {
-                Exit::Drained => break,
+                Exit::Drained => break Ok(()),
                 Exit::Lost(error) => self.on_lost(&error),
-                Exit::StoreFailed(reason) => {
-                    // The recorder meets the same disk; without look-ups nothing may run.
-                    error!("job {}: {reason}", self.config.name);
-                    break;
+                Exit::StoreFailed(error) => {
+                    // Without look-ups nothing may run.
+                    error!("job {}: {error}", self.config.name);
+                    break Err(error);
                 }
                 Exit::LostWorker => {
                     error!("job {}: one of its worker threads died, which is a bug", self.config.name);
-                    break;
+                    break Ok(());
                 }
                 Exit::Linked(_) => unreachable!("a session does not connect"),
             }
-        }
+        };
         let Self { workers, wiring, .. } = self;
         workers.stop.raise();
         workers.join();
         drop(wiring.alive);
+        ended
     }
 
     /// Turns the loop, with or without a session, until there is a reason to leave.
@@ -264,7 +268,7 @@ impl Job {
         let mut select = Select::new();
         select.recv(&self.commands);
         self.workers.watch(&mut select);
-        select.recv(&self.committed);
+        select.recv(&self.written);
         select.recv(&self.published);
         select.recv(self.linking.linked());
         if let Some(session) = session
@@ -280,7 +284,7 @@ impl Job {
             Err(_) => None,
             Ok(0) => self.commands.try_recv().ok().map(Event::Command),
             Ok(1) => Some(Event::Finished(self.workers.take_finished())),
-            Ok(2) => self.committed.try_recv().ok().map(Event::Committed),
+            Ok(2) => self.written.try_recv().ok().map(Event::Written),
             Ok(3) => self.published.try_recv().ok().map(Event::Published),
             Ok(4) => self.linking.linked().try_recv().ok().map(Event::Linked),
             Ok(_) => Some(Event::Session),
@@ -333,10 +337,11 @@ impl Job {
                 }
                 if self.workers.lost_one { Err(Exit::LostWorker) } else { Ok(()) }
             }
-            Event::Committed(committed) => {
+            Event::Written(Written::Committed(committed)) => {
                 self.on_committed(&committed);
                 Ok(())
             }
+            Event::Written(Written::Waits) => self.on_full(session),
             Event::Published(published) => {
                 self.on_published(published);
                 Ok(())

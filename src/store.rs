@@ -3,30 +3,41 @@
 //! One process owns a store at a time, and in it one thread writes: the recorder. Every job thread has a read-only
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
+mod check;
+mod error;
 mod filter;
 mod history;
 mod ledger;
+mod lock;
 mod migrate;
+mod place;
 mod reader;
 mod recent;
 mod recorder;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::ffi::c_int;
+use std::fs;
+use std::mem::ManuallyDrop;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
+use log::{info, warn};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension as _};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
+use rusqlite::ffi::SQLITE_IOERR;
+use rusqlite::hooks::Wal;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OptionalExtension as _};
 
 use crate::config::{self, Synchronous};
 use crate::task::UnixMillis;
+pub use error::StoreError;
 pub use history::{Ended, History, Life};
+use lock::Lock;
+use place::Files;
+pub use place::Place;
 pub use reader::Reader;
-pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport};
+pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport, Written};
 
 /// A job's number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,94 +54,93 @@ pub struct Pause {
     pub since: UnixMillis,
 }
 
-/// Why the store cannot do its part.
-#[derive(Debug)]
-pub enum StoreError {
-    /// Another instance holds the store.
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-        /// What stands in the lock file: the other instance's process id, where it could be read.
-        pid: String,
-    },
-    /// The file was written by a newer version.
-    TooNew {
-        /// The store.
-        path: PathBuf,
-        /// Its schema version.
-        found: i64,
-        /// The newest that this version knows.
-        known: i64,
-    },
-    /// The disk is full: nothing was committed, and it may work later.
-    Full,
-    /// Anything else: stop, and let the supervisor restart.
-    Failed {
-        /// What was tried.
-        doing: String,
-        /// What SQLite or the system said.
-        reason: String,
-    },
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Locked { path, pid } => {
-                write!(f, "another warrend holds the store (process {pid}, lock {}): stop it first", path.display())
-            }
-            Self::TooNew { path, found, known } => write!(
-                f,
-                "the store {} has schema version {found}, and this version of warrend knows up to {known}: \
-                 install the newer version again",
-                path.display()
-            ),
-            Self::Full => f.write_str("the disk of the store is full: make room, and the work goes on by itself"),
-            Self::Failed { doing, reason } => write!(f, "the store cannot {doing}: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
-
-impl StoreError {
-    fn failed(doing: impl Into<String>, reason: impl std::fmt::Display) -> Self {
-        Self::Failed { doing: doing.into(), reason: reason.to_string() }
-    }
-
-    fn sqlite(doing: &str, error: &rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
-            _ => Self::failed(doing, error),
-        }
-    }
-}
-
 /// An open store: the writing connection and the lock that keeps other instances out.
+///
+/// Dropped without [`Store::close`], it leaves the files as a crash would. Whoever drops it has met an error, and closing a
+/// connection on a failing disk would write and sync once more, or take away the log of whatever lies in its place now.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    connection: Connection,
+    connection: ManuallyDrop<Connection>,
     recent: recent::Shared,
-    /// Held for the life of the process; the kernel releases it, also after `kill -9`.
-    _lock: File,
+    files: Files,
+    /// Pages of the log, as of the last commit.
+    log_pages: Arc<AtomicI32>,
+    /// The last checkpoint found no room in the file; commits still find it in the log.
+    cramped: bool,
+    lock: Lock,
 }
 
 impl Store {
-    /// Locks, opens and migrates the store, making its folder where it is missing.
+    /// Locks, opens, checks and migrates the store, making its folder where it is missing.
     pub fn open(config: &config::Store) -> Result<Self, StoreError> {
+        Self::lock_and_open(config).map_err(|error| error.while_opening(&config.path))
+    }
+
+    fn lock_and_open(config: &config::Store) -> Result<Self, StoreError> {
         let path = config.path.clone();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder)
-                .map_err(|error| StoreError::failed(format!("make its folder {}", folder.display()), error))?;
+                .map_err(|error| StoreError::system(format!("make its folder {}", folder.display()), &error))?;
         }
-        let lock = lock(&path)?;
+        let place = Place::of(&path);
+        if let Some(why) = place.objection() {
+            match place {
+                Place::Remote(_) => return Err(StoreError::Unfit { path, why }),
+                Place::Local | Place::Doubtful(_) => warn!("the store {} {why}", path.display()),
+            }
+        }
+        let lock = Lock::take(&path)?;
+        let is_new = fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
         let opening = |error: &rusqlite::Error| StoreError::sqlite(&format!("open {}", path.display()), error);
-        let mut connection = Connection::open(&path).map_err(|error| opening(&error))?;
-        set_up(&connection, config.synchronous).map_err(|error| opening(&error))?;
+        let mut connection = ManuallyDrop::new(Connection::open(&path).map_err(|error| opening(&error))?);
+        if connection.is_readonly(MAIN_DB).map_err(|error| opening(&error))? {
+            let why = "can only be read: its file and its folder must be writable for the user that warrend runs as";
+            return Err(StoreError::Unfit { path, why: why.to_owned() });
+        }
+        let log_pages = Arc::new(AtomicI32::new(0));
+        set_up(&mut connection, is_new, config.synchronous, &log_pages).map_err(|error| opening(&error))?;
+        migrate::judge(&connection, &path)?;
+        if !is_new && !lock.was_clean() {
+            check::after_a_crash(&mut connection, &path)?;
+        }
         migrate::migrate(&mut connection, &path)?;
-        let recent = ledger::load_recent(&connection).map_err(|error| opening(&error))?;
-        Ok(Self { recent: recent::Shared::new(recent), path, connection, _lock: lock })
+        let recent = recent::Shared::new(ledger::load_recent(&connection).map_err(|error| opening(&error))?);
+        let files = Files::of(&path, lock.path());
+        Ok(Self { path, connection, recent, files, log_pages, cramped: false, lock })
+    }
+
+    /// A stop in good order: everything is in the one file, and the next start need not check it.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.files.check()?;
+        match self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE) {
+            Ok(_) => {}
+            // Somebody reads it, or there is no room: the log stays, and is as good.
+            Err(error) if is_busy(&error) || error::is_full(&error) => info!("the store keeps its log: {error}"),
+            Err(error) => return Err(StoreError::sqlite("bring its log into the file", &error)),
+        }
+        drop(ManuallyDrop::into_inner(self.connection));
+        self.lock.mark_clean()
+    }
+
+    /// Brings the log into the file where it has grown long; after commits.
+    fn shorten_log(&mut self) -> Result<(), StoreError> {
+        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT {
+            return Ok(());
+        }
+        let done = self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE);
+        let cramped = done.as_ref().is_err_and(error::is_full);
+        match done {
+            Ok(_) => self.log_pages.store(0, Ordering::Relaxed),
+            // The pages stay in the log, and the next commit tries again.
+            Err(error) if cramped || is_busy(&error) => {}
+            Err(error) => return Err(StoreError::sqlite("bring its log into the file", &error)),
+        }
+        if cramped && !self.cramped {
+            warn!("{}: records still find room in its log, but not for long", StoreError::Full);
+        }
+        self.cramped = cramped;
+        Ok(())
     }
 
     /// The number of a job, given at its first use.
@@ -164,10 +174,22 @@ impl Store {
     }
 }
 
+/// Pages of the log that are brought into the file together: SQLite's own number.
+const CHECKPOINT: c_int = 1000;
+
 /// The pragmas, each with its reason.
-fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+fn set_up(
+    connection: &mut Connection,
+    is_new: bool,
+    synchronous: Synchronous,
+    log_pages: &Arc<AtomicI32>,
+) -> rusqlite::Result<()> {
+    if is_new {
+        // What is forgotten can be given back to the disk little by little. Only a file without tables takes it up.
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+    }
     // Readers and the writer do not wait for each other.
-    connection.pragma_update(None, "journal_mode", "wal")?;
+    use_log(connection)?;
     // FULL syncs the WAL at each commit: a record that was acknowledged survives a power cut.
     let synchronous = match synchronous {
         Synchronous::Full => "full",
@@ -181,44 +203,30 @@ fn set_up(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result
     // Kibibytes of page cache: the ends of the tables, where everything is written, and room for the steps of a failure.
     connection.pragma_update(None, "cache_size", -2048)?;
     // Another process may hold the file for a moment (a backup, a shell).
-    connection.busy_timeout(std::time::Duration::from_secs(10))
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    // In place of SQLite's own checkpoint, which keeps its errors to itself and syncs again after the next commit, as if a
+    // failed sync had not happened.
+    let log_pages = Arc::clone(log_pages);
+    connection.wal_hook(Some(move |_: &mut Wal, pages: c_int| {
+        log_pages.store(pages, Ordering::Relaxed);
+        Ok(())
+    }))
 }
 
-/// How long the lock of a daemon that is dead may outlive it.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// Takes the lock beside the store; a file of its own, because SQLite's locks on the store do not last.
-fn lock(store: &Path) -> Result<File, StoreError> {
-    let mut path = store.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let failed = |error: &dyn std::fmt::Display| StoreError::failed(format!("lock {}", path.display()), error);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.as_mut().map_err(|error| failed(error))?;
-    let until = Instant::now() + LINGER;
-    while let Err(error) = flock(&*file, FlockOperation::NonBlockingLockExclusive) {
-        if error != Errno::WOULDBLOCK {
-            return Err(failed(&error));
-        }
-        let holder = holder(file);
-        // A process that a crashed daemon was just starting has its descriptors, and with them the lock, a moment longer.
-        if holder.is_none_or(|pid| test_kill_process(pid) != Err(Errno::SRCH)) || Instant::now() >= until {
-            let pid = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-            return Err(StoreError::Locked { path, pid });
-        }
-        std::thread::sleep(Duration::from_millis(20));
+/// Switches to the write-ahead log. SQLite tells a failure by the mode that it stays in, or only once the statement has
+/// run to its end.
+fn use_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mut switch = connection.prepare("PRAGMA journal_mode = wal")?;
+    let modes: Vec<String> = switch.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    if modes == ["wal"] {
+        return Ok(());
     }
-    let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    write.map_err(|error| failed(&error))?;
-    file.try_clone().map_err(|error| failed(&error))
+    let text = "it cannot keep a write-ahead log there".to_owned();
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(SQLITE_IOERR), Some(text)))
 }
 
-/// Who holds the lock, by what stands in its file. The other instance may not have written it yet.
-fn holder(file: &mut File) -> Option<Pid> {
-    let mut pid = String::new();
-    file.rewind().ok()?;
-    file.read_to_string(&mut pid).ok()?;
-    pid.trim().parse().ok().and_then(Pid::from_raw)
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 #[cfg(test)]
@@ -231,43 +239,6 @@ mod tests {
             synchronous: Synchronous::Full,
             retention: std::time::Duration::from_secs(60),
         }
-    }
-
-    #[test]
-    fn a_second_instance_is_refused_and_told_the_pid() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Store::open(&config(&folder)).unwrap();
-        let refused = Store::open(&config(&folder)).unwrap_err().to_string();
-        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
-        drop(first);
-        Store::open(&config(&folder)).unwrap();
-    }
-
-    #[test]
-    fn a_lock_that_outlives_its_daemon_for_a_moment_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(Store::open(&config(&folder)).unwrap());
-        let path = folder.path().join("state/warrend.db.lock");
-        // No process of Linux has so large an id.
-        fs::write(&path, i32::MAX.to_string()).unwrap();
-        let lingering = File::open(&path).unwrap();
-        flock(&lingering, FlockOperation::NonBlockingLockExclusive).unwrap();
-        let last_process = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
-            drop(lingering);
-        });
-        Store::open(&config(&folder)).unwrap();
-        last_process.join().unwrap();
-    }
-
-    #[test]
-    fn a_newer_schema_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&config(&folder)).unwrap();
-        store.connection.pragma_update(None, "user_version", 99).unwrap();
-        drop(store);
-        let refused = Store::open(&config(&folder)).unwrap_err();
-        assert!(matches!(refused, StoreError::TooNew { found: 99, .. }), "{refused}");
     }
 
     #[test]

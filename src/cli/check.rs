@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::{self, Forward, Handler, Job, Loaded, Prefetch, Report, Retry, Target, When, show_duration};
 use crate::policy::retry;
+use crate::store::Place;
 
 /// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: i32 = 78;
@@ -35,7 +36,10 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<i32> {
-    let result = config::load(path, env);
+    let mut result = config::load(path, env);
+    if let Ok(loaded) = &mut result {
+        judge_place(loaded);
+    }
     let report = match &result {
         Ok(loaded) => &loaded.warnings,
         Err(report) => report,
@@ -51,6 +55,15 @@ pub fn check(
         }
     }
     Ok(if result.is_ok() { 0 } else { EXIT_CONFIG })
+}
+
+/// Warns of a store on a file system that a start would refuse, as far as this machine's mounts tell.
+fn judge_place(loaded: &mut Loaded) {
+    let store = &loaded.config.store.path;
+    let Some(why) = Place::of(store).objection() else {
+        return;
+    };
+    loaded.warnings.warn(&loaded.files[0], format!("the store {} {why}", store.display()));
 }
 
 /// The last line after errors.

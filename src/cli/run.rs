@@ -16,7 +16,9 @@ pub fn run(config: Config, until_empty: bool) -> Result<Exit, Failure> {
 fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::Store(StoreError::Locked { .. }) => Exit::Locked,
-        DaemonError::Store(StoreError::TooNew { .. } | StoreError::Full | StoreError::Failed { .. }) => Exit::Store,
+        DaemonError::Store(
+            StoreError::TooNew { .. } | StoreError::Full | StoreError::Unfit { .. } | StoreError::Failed { .. },
+        ) => Exit::Store,
         DaemonError::SocketInUse(_) => Exit::Locked,
         DaemonError::System { .. } | DaemonError::Hung(_) => Exit::Failed,
         DaemonError::Ended(_) => Exit::Internal,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Group, Level as Style, Origin, Renderer, Snippet};
 
@@ -113,6 +114,12 @@ impl Report {
             also: finding.also.map(|(place, label)| (spot(place), label)),
         });
         Self { entries: entries.collect() }
+    }
+
+    /// Adds a warning about a file as a whole, which was found outside of it.
+    pub fn warn(&mut self, file: &Path, message: String) {
+        let spot = Spot { file: file.display().to_string(), line: None };
+        self.entries.push(Entry { level: Level::Warning, spot, message, help: None, also: None });
     }
 
     /// How many errors there are.

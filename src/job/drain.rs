@@ -65,10 +65,7 @@ impl Job {
             Command::Pause(pause) => {
                 self.pause = pause;
                 if self.pause.is_some() {
-                    self.hand_back_queued();
-                    if let Some(session) = session {
-                        self.unsubscribe_all(session)?;
-                    }
+                    self.stop_taking(session)?;
                 } else {
                     self.subscriptions.start(self.now);
                 }
@@ -76,10 +73,7 @@ impl Job {
             Command::Drain(until) => {
                 self.phase = Phase::Draining(until);
                 self.subscriptions.lost();
-                self.hand_back_queued();
-                if let Some(session) = session {
-                    self.unsubscribe_all(session)?;
-                }
+                self.stop_taking(session)?;
             }
             Command::Hurry => {
                 if self.phase == Phase::Working {
@@ -90,5 +84,11 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// What waits goes back, and nothing more is delivered.
+    pub(super) fn stop_taking(&mut self, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+        self.hand_back_queued();
+        session.map_or(Ok(()), |session| self.unsubscribe_all(session))
     }
 }

@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use super::Job;
 use super::workers::Workers;
 use crate::broker::publisher::PublishRequest;
-use crate::store::{JobId, Pause, Reader, Request};
+use crate::store::{JobId, Pause, Reader, Request, StoreError};
 use crate::task::MessageKey;
 use crate::{background, config, report};
 
@@ -83,8 +83,8 @@ pub struct JobHandle {
     pub id: JobId,
     /// Bounded; senders give up after a while.
     pub commands: Sender<Command>,
-    /// Joins when the job has drained.
-    pub thread: JoinHandle<()>,
+    /// Joins when the job has drained, or with the error of the store that ended it.
+    pub thread: JoinHandle<Result<(), StoreError>>,
 }
 
 /// Starts the thread `job:<name>` and its workers.
@@ -96,7 +96,7 @@ pub fn spawn(config: config::Job, wiring: Wiring) -> std::io::Result<JobHandle> 
     let job = Job::new(config, wiring, workers, inbox);
     let thread = std::thread::Builder::new().name(format!("job:{name}")).spawn(move || {
         background::enter();
-        job.run();
+        job.run()
     })?;
     Ok(JobHandle { name, id, commands, thread })
 }

@@ -112,8 +112,9 @@ impl Job {
             let reason = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
             format!("paused by {}{reason}", pause.by)
         });
+        let full = || self.store_full.then(|| "the disk of the store is full".to_owned());
         let gate = || self.gate.reason().map(str::to_owned);
-        by_hand.or_else(gate).or_else(|| self.trouble.clone()).or_else(|| self.refusal.clone())
+        by_hand.or_else(full).or_else(gate).or_else(|| self.trouble.clone()).or_else(|| self.refusal.clone())
     }
 
     fn state(&self) -> &'static str {

@@ -43,8 +43,17 @@ impl Job {
         }
     }
 
+    /// The disk is full. What ended waits for its record; nothing new is taken, so that no more runs are at stake.
+    pub(super) fn on_full(&mut self, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+        self.store_full = true;
+        self.stop_taking(session)
+    }
+
     pub(super) fn on_committed(&mut self, committed: &Committed) {
         self.recording = false;
+        if std::mem::take(&mut self.store_full) {
+            self.subscriptions.start(self.now);
+        }
         for batch in std::mem::take(&mut self.starting) {
             self.run_started(batch);
         }

@@ -60,7 +60,7 @@ impl Job {
         tasks: impl Iterator<Item = &'t Arc<Task>>,
     ) -> Result<Vec<Option<Recorded>>, Exit> {
         let keys = tasks.filter_map(|task| Some((task.key.as_ref()?, task.attempt)));
-        self.wiring.reader.look_up(keys).map_err(|error| Exit::StoreFailed(error.to_string()))
+        self.wiring.reader.look_up(keys).map_err(Exit::StoreFailed)
     }
 
     pub(super) fn on_arrived(&mut self, arrived: Arrived, task: &Arc<Task>) {
@@ -94,9 +94,9 @@ impl Job {
         self.phase == Phase::Working && self.allowed() != Allowed::Nothing
     }
 
-    /// What the gate allows, and who paused the job by hand.
+    /// What the gate allows, who paused the job by hand, and the disk.
     pub(super) fn allowed(&self) -> Allowed {
-        if self.pause.is_some() { Allowed::Nothing } else { self.gate.allowed() }
+        if self.pause.is_some() || self.store_full { Allowed::Nothing } else { self.gate.allowed() }
     }
 
     fn is_in_doubt(&self, task: &Task) -> bool {

@@ -169,7 +169,28 @@ impl Ledger {
         }
         drop(recent);
         self.follow(step);
-        Ok(())
+        // Before anybody gets a proof.
+        self.check_place()
+    }
+
+    /// Whether the files are where they were opened. What is recorded in one that was deleted is recorded nowhere.
+    pub fn check_place(&self) -> Result<(), StoreError> {
+        self.store.files.check()
+    }
+
+    /// Brings the log into the file where it has grown long; after commits and their answers.
+    pub fn shorten_log(&mut self) -> Result<(), StoreError> {
+        self.store.shorten_log()
+    }
+
+    /// What keeps it from writing for long, though commits still succeed.
+    pub fn problem(&self) -> Option<String> {
+        self.store.cramped.then(|| StoreError::Full.to_string())
+    }
+
+    /// The end in good order.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.store.close()
     }
 
     /// Does a little of what can wait: moves, forgets. False once nothing is left to do for now.

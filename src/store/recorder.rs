@@ -36,8 +36,18 @@ pub struct Batch {
     pub starts: Vec<Attempt>,
     /// Attempts that were to start and did not run after all.
     pub unstarted: Vec<Attempt>,
-    /// Gets the proof. A job has one batch under way at a time, so a bound of one never fills.
-    pub reply: Sender<Committed>,
+    /// Gets the proof, and before it at most one [`Written::Waits`]. A job has one batch under way at a time, so a bound of
+    /// two never fills.
+    pub reply: Sender<Written>,
+}
+
+/// What becomes of a batch.
+#[derive(Debug)]
+pub enum Written {
+    /// It is durable.
+    Committed(Committed),
+    /// The disk is full: it is tried again until there is room, and then the proof follows.
+    Waits,
 }
 
 /// One attempt of a key.
@@ -103,8 +113,11 @@ impl Recorder {
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             let _alive = alive;
             background::enter();
-            let ledger = Ledger::new(store, retention, &host);
-            let result = ledger.and_then(|ledger| Writer::new(ledger).run(&inbox, &beat));
+            let result = Ledger::new(store, retention, &host).and_then(|ledger| {
+                let mut writer = Writer::new(ledger);
+                writer.run(&inbox, &beat)?;
+                writer.ledger.close()
+            });
             if let Err(error) = &result {
                 error!("{error}");
             }
@@ -159,18 +172,19 @@ impl Writer {
             match inbox.recv_timeout(self.patience()) {
                 // Whatever waits by now goes into the same commit: the busier the jobs, the larger the group.
                 Ok(first) => {
-                    let batches = self.sort(std::iter::once(first).chain(inbox.try_iter()));
+                    let batches = self.sort(std::iter::once(first).chain(inbox.try_iter()))?;
                     if !batches.is_empty() {
                         self.commit(batches, inbox, beat)?;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.ledger.check_place()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             if Instant::now() >= self.tend_at {
                 let more = self.ledger.tend(self.clock.now())?;
                 self.tend_at = Instant::now() + if more { TEND_PAUSE } else { TEND_REST };
             }
+            self.ledger.shorten_log()?;
         }
     }
 
@@ -178,22 +192,23 @@ impl Writer {
         self.tend_at.saturating_duration_since(Instant::now()).min(TICK)
     }
 
-    /// Answers inspections and gathers batches.
-    fn sort(&mut self, requests: impl Iterator<Item = Request>) -> Vec<Batch> {
-        requests
-            .filter_map(|request| match request {
-                Request::Commit(batch) => Some(batch),
+    /// Carries out what is small, and gathers batches.
+    fn sort(&mut self, requests: impl Iterator<Item = Request>) -> Result<Vec<Batch>, StoreError> {
+        let mut batches = Vec::new();
+        for request in requests {
+            match request {
+                Request::Commit(batch) => batches.push(batch),
                 Request::Pause(job, pause, reply) => {
-                    let _ = reply.try_send(self.ledger.set_pause(job, pause.as_ref()));
-                    None
+                    let done = self.ledger.set_pause(job, pause.as_ref());
+                    answer(&reply, done)?;
                 }
                 Request::Inspect(reply) => {
                     // An asker that gave up has dropped its end.
                     let _ = reply.try_send(self.report());
-                    None
                 }
-            })
-            .collect()
+            }
+        }
+        Ok(batches)
     }
 
     /// Commits until it is done. A full disk is waited out, and meanwhile nothing is acknowledged, for nobody gets a
@@ -205,6 +220,8 @@ impl Writer {
         inbox: &Receiver<Request>,
         beat: &impl Fn(),
     ) -> Result<(), StoreError> {
+        // So many of the batches belong to jobs that know that they wait.
+        let mut told = 0;
         loop {
             let began = Instant::now();
             failpoint::hit("before-commit");
@@ -214,38 +231,48 @@ impl Writer {
                     self.commits += 1;
                     self.last_commit = Some(began.elapsed());
                     if self.problem.take().is_some() {
-                        info!("the store has room again");
+                        info!("the store has room again: what waited is recorded, and the jobs go on");
                     }
                     for batch in batches {
                         let tickets = batch.records.iter().map(|record| record.ticket).collect::<Vec<Ticket>>();
                         // A job that ended has dropped its end; its messages come again and are found recorded.
-                        let _ = batch.reply.try_send(Committed::attest(tickets));
+                        let _ = batch.reply.try_send(Written::Committed(Committed::attest(tickets)));
                     }
                     return Ok(());
                 }
                 Err(StoreError::Full) => {
                     if self.problem.is_none() {
-                        warn!("{}", StoreError::Full);
+                        warn!("{}; no job takes messages meanwhile", StoreError::Full);
                     }
                     self.problem = Some(StoreError::Full.to_string());
-                    batches.extend(self.wait(FULL_PAUSE, inbox, beat));
+                    for batch in &batches[told..] {
+                        let _ = batch.reply.try_send(Written::Waits);
+                    }
+                    told = batches.len();
+                    batches.extend(self.wait(FULL_PAUSE, inbox, beat)?);
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Waits, still answering inspections.
-    fn wait(&mut self, pause: Duration, inbox: &Receiver<Request>, beat: &impl Fn()) -> Vec<Batch> {
+    /// Waits, still answering inspections. With every sender gone there is nobody left to wait for.
+    fn wait(&mut self, pause: Duration, inbox: &Receiver<Request>, beat: &impl Fn()) -> Result<Vec<Batch>, StoreError> {
         let until = Instant::now() + pause;
         let mut batches = Vec::new();
-        while let Ok(request) = inbox.recv_deadline(until) {
-            batches.extend(self.sort(std::iter::once(request)));
+        loop {
+            match inbox.recv_deadline(until) {
+                Ok(request) => batches.extend(self.sort(std::iter::once(request))?),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let reason = "its disk is still full; those messages go back to their queues and run again";
+                    return Err(StoreError::failed("record what has finished", reason));
+                }
+            }
         }
-        // With every sender gone `recv_deadline` returns at once; the pause still has to pass.
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
         beat();
-        batches
+        self.ledger.check_place()?;
+        Ok(batches)
     }
 
     fn report(&self) -> StoreReport {
@@ -259,9 +286,17 @@ impl Writer {
             wal_bytes: size(Path::new(&wal)),
             commits: self.commits,
             last_commit: self.last_commit,
-            problem: self.problem.clone(),
+            problem: self.problem.clone().or_else(|| self.ledger.problem()),
         }
     }
+}
+
+/// Passes on what came of a request. A full disk is the asker's to hear of; any other failure is everybody's.
+fn answer<T>(reply: &Sender<Result<T, StoreError>>, done: Result<T, StoreError>) -> Result<(), StoreError> {
+    let failed = done.as_ref().err().filter(|error| !matches!(error, StoreError::Full)).cloned();
+    // An asker that gave up has dropped its end.
+    let _ = reply.try_send(done);
+    failed.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
@@ -341,7 +376,10 @@ mod tests {
                     reply,
                 }))
                 .unwrap();
-            committed.recv_timeout(Duration::from_secs(10)).unwrap().tickets().to_vec()
+            match committed.recv_timeout(Duration::from_secs(10)).unwrap() {
+                Written::Committed(committed) => committed.tickets().to_vec(),
+                Written::Waits => panic!("the disk of the tests has room"),
+            }
         }
 
         fn report(&self) -> StoreReport {

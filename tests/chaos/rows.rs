@@ -3,11 +3,12 @@
 mod daemon;
 mod handlers;
 mod machine;
+mod store;
 mod tests;
 
 use crate::row::Row;
 
 /// Every row.
 pub fn all() -> Vec<Row> {
-    [daemon::rows(), handlers::rows(), machine::rows(), tests::rows()].concat()
+    [daemon::rows(), handlers::rows(), machine::rows(), store::rows(), tests::rows()].concat()
 }

@@ -3,6 +3,7 @@
 //! Nothing here is a stand-in: the broker is RabbitMQ, the daemon is the built binary, handlers are processes.
 //! `make test` starts a private node and says in the environment where it is.
 
+pub mod baddisk;
 pub mod broker;
 pub mod clock;
 pub mod daemon;
