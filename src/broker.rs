@@ -22,6 +22,7 @@ pub mod oneshot;
 mod outgoing;
 pub mod publisher;
 mod session;
+mod socket;
 mod tokens;
 mod uplink;
 mod window;

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use amiquip::{AmqpValue, Auth, Connection, ConnectionOptions, ConnectionTuning, Error, FieldTable};
-use rustix::net::sockopt;
 
 use super::deadline::{cut, cut_after};
 use super::error::{ACCESS_REFUSED, BrokerError, connection_closed, describe, system};
+use super::socket::prepare;
 use super::wire::{Ending, Guarded, Violation};
 use crate::config::{self, BrokerHost};
 use crate::failpoint;
@@ -103,7 +103,7 @@ fn open(config: &config::Broker, host: &BrokerHost, password: &str, purpose: &st
     let timeout = config.connect_timeout;
     let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
     let socket = dial(host, timeout).map_err(unreachable)?;
-    let prepared = prepare(&socket).and_then(|()| Ok((socket.try_clone()?, socket)));
+    let prepared = prepare(&socket, config.heartbeat).and_then(|()| Ok((socket.try_clone()?, socket)));
     let (socket, stream) = prepared.map_err(|error| unreachable(system(&error)))?;
     let stream = mio::net::TcpStream::from_stream(stream).map_err(|error| unreachable(system(&error)))?;
     // No timeout of the library's own: it looks at the clock only while nothing arrives, and it reports a timeout
@@ -191,16 +191,6 @@ fn resolve(host: &BrokerHost, timeout: Duration) -> Result<Vec<SocketAddr>, Stri
         Ok(Err(error)) => Err(format!("{}; check broker.urls", system(&error))),
         Err(_) => Err(format!("its name was not resolved within {timeout:?}")),
     }
-}
-
-/// Acks and publishes are small and must not wait for company. Keepalive finds a dead peer also where heartbeats are off.
-fn prepare(socket: &TcpStream) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, Duration::from_secs(30))?;
-    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(10))?;
-    sockopt::set_tcp_keepcnt(socket, 3)?;
-    Ok(())
 }
 
 /// What a failed handshake means: what the library says, and what was seen on the wire. The password appears nowhere.

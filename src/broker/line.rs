@@ -11,6 +11,7 @@ use super::convert::to_amqp;
 use super::deadline::cut_after;
 use super::error::{BrokerError, CONNECTION_FORCED, Closed, NO_ANSWER, channel_closed, connection_closed, describe};
 use super::outgoing::Outgoing;
+use super::socket::wait_for_reader;
 use super::window::{Settled, Window};
 
 /// How long the broker may take to open a channel and to put it into confirm mode.
@@ -52,6 +53,7 @@ pub(super) enum Fallen {
 
 impl Wire {
     pub(super) fn new(mut link: Link) -> Result<Self, BrokerError> {
+        wait_for_reader(&link.socket);
         match link.connection.listen_for_connection_blocked() {
             Ok(notes) => Ok(Self { link, notes, blocked: false }),
             Err(error) => Err(Self::lost(link, &error, false)),
