@@ -18,6 +18,7 @@ mod link;
 mod owed;
 mod prefetch;
 mod settle;
+mod stall;
 mod subscribe;
 mod take;
 mod work;
@@ -37,6 +38,7 @@ use crate::policy::gate::Gate;
 use crate::policy::inflight::{InFlight, Mark};
 use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
+use crate::policy::stall::StallWatch;
 use crate::store::{Attempt, Pause, StoreError, Written};
 use crate::task::{QueueIndex, Record, Ticket, UnixMillis};
 use counters::{Counters, Durations, Rate};
@@ -75,6 +77,8 @@ enum Exit {
     Lost(BrokerError),
     /// A connection was made.
     Linked(Box<Link>),
+    /// The connection stands, and a queue stalls on it: make a new one.
+    Stalled,
     /// The store cannot be read.
     StoreFailed(StoreError),
     /// A worker thread died with its batch: a bug. What it held comes again once the daemon is started anew.
@@ -111,6 +115,7 @@ struct Job {
     store_full: bool,
     subscriptions: Subscriptions,
     prefetch: Prefetch,
+    stalls: StallWatch,
     linking: Linking,
 
     /// What the next batch for the recorder will hold, and whether one is under way.
@@ -183,6 +188,7 @@ impl Job {
             gate: Gate::new(config.kill_switch, now),
             subscriptions: Subscriptions::new(config.queues.len(), wiring.broker.reconnect),
             prefetch,
+            stalls: StallWatch::new(&config.queues, wiring.broker.heartbeat),
             linking: Linking::new(&wiring.broker),
             records: Vec::new(),
             marks: Vec::new(),
@@ -222,13 +228,14 @@ impl Job {
     /// The thread: session after session until the job has drained, or the store cannot be read.
     fn run(mut self) -> Result<(), StoreError> {
         let ended = loop {
-            let exit = match self.turn(None) {
-                Exit::Linked(link) => self.run_session(*link),
-                exit @ (Exit::Lost(_) | Exit::StoreFailed(_) | Exit::LostWorker | Exit::Drained) => exit,
-            };
+            let mut exit = self.turn(None);
+            if let Exit::Linked(link) = exit {
+                exit = self.run_session(*link);
+            }
             match exit {
                 Exit::Drained => break Ok(()),
                 Exit::Lost(error) => self.on_lost(&error),
+                Exit::Stalled => self.on_stalled(),
                 Exit::StoreFailed(error) => {
                     // Without look-ups nothing may run.
                     error!("job {}: {error}", self.config.name);

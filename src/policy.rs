@@ -15,6 +15,7 @@ pub mod reply;
 pub mod retry;
 pub mod route;
 pub mod schedule;
+pub mod stall;
 pub mod topology;
 
 #[cfg(test)]

@@ -135,6 +135,9 @@ pub struct Job {
     pub forwarding: usize,
     /// Connections that were lost and made again.
     pub reconnects: u64,
+    /// How many of them were given up because a queue delivered nothing, though the connection stood.
+    #[serde(default)]
+    pub stalls: u64,
 }
 
 /// Where a key is in flight.

@@ -114,6 +114,10 @@ fn details(text: &mut String, status: &Status) {
             let what = if restarts == 1 { "process was" } else { "processes were" };
             lines.push(format!("{} worker {what} replaced: {}", number(restarts), reasons.join(", ")));
         }
+        if job.stalls > 0 {
+            let times = if job.stalls == 1 { "once".to_owned() } else { format!("{} times", number(job.stalls)) };
+            lines.push(format!("connected anew {times} because a queue delivered nothing"));
+        }
         if job.prefetch_auto {
             lines.push(format!("prefetch {} by measurement", number(job.prefetch.into())));
         }

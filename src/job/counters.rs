@@ -25,6 +25,8 @@ pub struct Counters {
     pub crashed: u64,
     /// Replies that could not be delivered.
     pub replies_lost: u64,
+    /// Sessions made anew because a queue stalled.
+    pub stalls: u64,
     /// Ack frames.
     pub acks: u64,
     /// The last failure's text.

@@ -91,6 +91,7 @@ impl Job {
             last_error: counters.last_error.clone(),
             forwarding: census.forwarding,
             reconnects: self.linking.sessions.saturating_sub(1),
+            stalls: counters.stalls,
         }
     }
 
@@ -141,7 +142,8 @@ impl Job {
             format!("job {name} is paused by {} since {since:.0}{reason}; `warrend resume {name}` goes on", pause.by)
         });
         let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
-        by_hand.into_iter().chain(paused).chain(trouble).chain(unconnected).collect()
+        let stalls = self.stall_problems();
+        by_hand.into_iter().chain(paused).chain(trouble).chain(unconnected).chain(stalls).collect()
     }
 
     fn link_problem(&self) -> Option<String> {

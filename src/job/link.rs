@@ -135,13 +135,25 @@ impl Job {
         exit.unwrap_or_else(Exit::Lost)
     }
 
-    /// The session is over: the broker has every unacknowledged message back, and what waited here is forgotten.
     pub(super) fn on_lost(&mut self, error: &BrokerError) {
         self.tell_trouble(error);
+        self.leave_session();
+        self.linking.wait_after(error);
+    }
+
+    /// A queue stalled on a connection that stands. The watch has waited before it said so: the next one is made at once.
+    pub(super) fn on_stalled(&mut self) {
+        self.counters.stalls += 1;
+        self.leave_session();
+        self.linking.wait(Duration::ZERO);
+    }
+
+    /// The session is over: the broker has every unacknowledged message back, and what waited here is forgotten.
+    fn leave_session(&mut self) {
         self.machine.disconnected();
         self.schedule.clear();
         self.subscriptions.lost();
-        self.linking.wait_after(error);
+        self.stalls.lost();
     }
 
     /// The session did its work: the next loss starts with the shortest delay.

@@ -38,7 +38,11 @@ impl Job {
         self.record();
         self.publish(session.as_deref_mut())?;
         match session {
-            Some(session) => self.acknowledge(session),
+            Some(session) => {
+                self.acknowledge(session)?;
+                // Last: it may wait for the broker, and it may end the session.
+                self.keep_watch(session)
+            }
             None => Ok(()),
         }
     }

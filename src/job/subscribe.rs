@@ -98,6 +98,7 @@ impl Job {
                 let subscription = &mut self.subscriptions.queues[queue];
                 (subscription.due, subscription.doubtful) = (None, false);
                 subscription.backoff.reset();
+                self.stalls.subscribed(queue, self.now, fastrand::f64());
                 self.forget_trouble();
                 Ok(())
             }
@@ -126,12 +127,14 @@ impl Job {
         warn!("job {}: the broker ended the consumer of {}", self.config.name, queue_name(&self.config, queue));
         let subscription = &mut self.subscriptions.queues[queue];
         (subscription.due, subscription.doubtful) = (Some(Instant::now()), true);
+        self.stalls.unsubscribed(queue);
     }
 
     pub(super) fn unsubscribe_all(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
         for queue in 0..self.config.queues.len() {
             if session.is_subscribed(queue) {
                 session.unsubscribe(queue).map_err(Exit::Lost)?;
+                self.stalls.unsubscribed(queue);
                 info!("job {}: stopped consuming {}", self.config.name, queue_name(&self.config, queue));
             }
         }

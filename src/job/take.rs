@@ -36,6 +36,7 @@ impl Job {
                 }
             }
             if !arrivals.is_empty() {
+                self.stalls.arrived(queue, self.now);
                 self.on_deliveries(arrivals)?;
             }
         }

@@ -342,6 +342,11 @@ impl InFlight {
         Some((entry.task.attempt, entry.stage.as_str()))
     }
 
+    /// Deliveries of a queue that the broker still counts as ours.
+    pub fn unacked(&self, queue: QueueIndex) -> usize {
+        self.windows[queue].unacked()
+    }
+
     /// How many entries wait for what.
     pub fn census(&self) -> Census {
         self.census

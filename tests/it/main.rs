@@ -26,6 +26,7 @@ mod outage;
 mod pause;
 mod prefetch;
 mod reply;
+mod stall;
 mod store;
 mod tools;
 mod topology;

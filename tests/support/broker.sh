@@ -7,6 +7,7 @@
 #   broker.sh freeze   stops all its processes where they are (SIGSTOP): it neither answers nor hangs up; thaw lets them go on
 #   broker.sh alarm    has it believe that memory is short, so that it blocks publishers; no-alarm ends that
 #   broker.sh disk-alarm   the same with the disk; no-disk-alarm ends that
+#   broker.sh eval X   has it evaluate the Erlang expression X, and prints the value
 #   broker.sh status   says whether it runs; exit 0 or 1
 #   broker.sh url      prints its AMQP URL
 #   broker.sh env      prints `export ...` lines for the tests
@@ -284,6 +285,13 @@ set_free_space() {
     (become "$control" -q set_disk_free_limit "$1")
 }
 
+# evaluate EXPRESSION: in the node.
+evaluate() {
+    running node >/dev/null || fail "the private node does not run"
+    read_ports
+    (become "$control" -q eval "$1")
+}
+
 # Unless another node of the cluster is registered in it, which would not find the others again.
 end_epmd() {
     local pid
@@ -337,7 +345,7 @@ external() {
     case $1 in
     start | status) printf 'using the broker at %s:%s (WARREND_AMQP_URL)\n' "$url_host" "$url_port" ;;
     stop) ;;
-    kill | freeze | thaw | alarm | no-alarm | disk-alarm | no-disk-alarm) fail "the broker of WARREND_AMQP_URL is not ours to $1" ;;
+    kill | freeze | thaw | alarm | no-alarm | disk-alarm | no-disk-alarm | eval) fail "the broker of WARREND_AMQP_URL is not ours to $1" ;;
     url) printf '%s\n' "$WARREND_AMQP_URL" ;;
     env) print_env "$WARREND_AMQP_URL" "$url_management" ;;
     *) usage ;;
@@ -345,12 +353,12 @@ external() {
 }
 
 usage() {
-    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|disk-alarm|no-disk-alarm|status|url|env\n' >&2
+    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|disk-alarm|no-disk-alarm|eval EXPRESSION|status|url|env\n' >&2
     exit 2
 }
 
 main() {
-    [ $# -eq 1 ] || usage
+    [ $# -eq 1 ] || { [ $# -eq 2 ] && [ "$1" = eval ]; } || usage
     if [ -n "${WARREND_AMQP_URL:-}" ]; then
         external "$1"
         return
@@ -371,6 +379,7 @@ main() {
     no-alarm) set_watermark "$watermark" ;;
     disk-alarm) set_free_space 1000000GB ;;
     no-disk-alarm) set_free_space "$free_space" ;;
+    eval) evaluate "$2" ;;
     status)
         if running node >/dev/null; then
             read_ports

@@ -61,6 +61,14 @@ impl Node {
         run(&self.folder, if short { "alarm" } else { "no-alarm" });
     }
 
+    /// Has it evaluate an Erlang expression, for what no client can do; gives the value as text.
+    pub fn eval(&self, expression: &str) -> String {
+        let output = broker_sh(&self.folder, "eval").arg(expression).output().expect("bash runs broker.sh");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        assert!(output.status.success(), "eval {expression}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
     /// Brings it back with its data, and returns once it serves.
     pub fn start_again(&self) {
         run(&self.folder, "start");
