@@ -1,9 +1,9 @@
 //! A seeded simulator of broker, store, publisher and crashes around the in-flight machine.
 //!
 //! Each seed is one history: messages are published, some twice; runs succeed, fail, crash; the consumer's connection
-//! drops; the publisher's connection drops between a publish and its confirm; the daemon dies at any point, with or
-//! without its last commit. Then comes a tail without faults, in which everything must settle. Bugs hide until a
-//! history has such a tail.
+//! drops, at any step or between two of its acks, and is away for a while; the publisher's connection drops between a
+//! publish and its confirm; the daemon dies at any point, with or without its last commit. Then comes a tail without
+//! faults, in which everything must settle. Bugs hide until a history has such a tail.
 //!
 //! What is checked at every step: no ack before its record and its confirmed copy, none twice, none that reaches an
 //! open delivery; no run of what is recorded; no attempt run twice unless a crash cut the first. And at the end:
@@ -87,7 +87,9 @@ struct World {
 
     // The daemon.
     machine: InFlight,
+    /// The number of the present session, or of the last one, and whether it stands.
     session: u64,
+    up: bool,
     queued: VecDeque<Ticket>,
     running: Vec<(Ticket, Arc<Task>)>,
 
@@ -140,6 +142,7 @@ impl World {
             refused: Vec::new(),
             machine: machine(),
             session: 0,
+            up: false,
             queued: VecDeque::new(),
             running: Vec::new(),
             published: 0,
@@ -189,6 +192,7 @@ impl World {
         self.now += Duration::from_millis(self.random.u64(0..12));
         // The tail only lets things happen; the faulty part also breaks them.
         match self.random.u32(0..if self.faults { 100 } else { 80 }) {
+            0..3 if !self.up => self.connect(),
             0..20 => self.deliver(),
             20..34 => self.start_run(),
             34..50 => self.end_run(),
@@ -201,7 +205,8 @@ impl World {
             88..90 => self.resend(),
             90..91 => self.replay(),
             91..93 => self.hand_back(),
-            93..95 => self.disconnect(),
+            93..94 => self.disconnect(),
+            94..95 => self.subscribe_anew(),
             95..96 => self.publisher_lost(),
             96..98 => self.refuse(),
             _ => self.crash(),
@@ -255,8 +260,10 @@ impl World {
     }
 }
 
+const POLICY: AckPolicy = AckPolicy { batch: 3, interval: Duration::from_millis(20) };
+
 fn machine() -> InFlight {
-    InFlight::new(QUEUES, AckPolicy { batch: 3, interval: Duration::from_millis(20) })
+    InFlight::new(QUEUES, POLICY)
 }
 
 fn name(queue: usize) -> String {

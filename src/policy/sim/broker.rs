@@ -122,9 +122,8 @@ impl World {
         if open >= PREFETCH {
             return;
         }
-        if self.session == 0 {
-            self.session += 1;
-            self.machine.connected(self.session);
+        if !self.up {
+            return;
         }
         let Some(stored) = self.ready[queue].pop_front() else {
             return;

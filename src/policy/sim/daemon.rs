@@ -78,6 +78,9 @@ impl World {
             }
         };
         self.say(|| format!("end of {} attempt {}: {ended:?}", id(&task), task.attempt));
+        if !self.up {
+            self.coverage.count("end-without-session");
+        }
         if ended == Ended::Done && task.key.is_none() {
             self.completing.insert(ticket, id(&task));
         }
@@ -130,25 +133,58 @@ impl World {
             self.on_arrived(arrived);
         }
         self.recording.extend(self.machine.due());
+        if self.up {
+            self.tell_the_broker();
+        }
+    }
+
+    /// The nacks and acks that are due, which count as sent once the machine has named them. The connection may be lost before
+    /// any of them, and may have been lost before the machine was asked.
+    fn tell_the_broker(&mut self) {
+        let mut lost = || self.faults && self.random.u32(0..50) == 0;
         for tag in self.machine.hand_backs() {
+            if lost() {
+                self.coverage.count("lost-before-nack");
+                return self.disconnect();
+            }
+            assert_eq!(tag.session, self.session, "a nack names a tag of this session");
             let stored = self.unacked.remove(&(tag.queue, tag.tag)).expect("a nack names an open delivery");
             self.ready[tag.queue].push_front(stored);
         }
         let full = self.random.bool().then_some(4);
         for (queue, frame) in self.machine.acks(self.now(), full) {
+            if self.faults && self.random.u32(0..100) == 0 {
+                self.coverage.count("lost-before-ack");
+                return self.disconnect();
+            }
+            assert_eq!(self.machine.tag(queue, frame.tag).session, self.session, "an ack names a tag of this session");
             self.ack(queue, frame.tag, frame.multiple);
         }
     }
 
-    pub(super) fn disconnect(&mut self) {
-        self.coverage.count("disconnect");
-        self.say(|| "the consumer lost its connection".to_owned());
-        self.machine.disconnected();
-        self.queued.clear();
-        self.requeue_all();
-        // Without a key a redelivery cannot be recognised: it runs again.
+    /// Another prefetch, or a consumer made anew on the same channel: its tags go on.
+    pub(super) fn subscribe_anew(&mut self) {
+        let batch = self.random.usize(1..5);
+        self.machine.set_policy(AckPolicy { batch, ..POLICY });
+    }
+
+    pub(super) fn connect(&mut self) {
+        self.up = true;
         self.session += 1;
         self.machine.connected(self.session);
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        if !self.up {
+            return;
+        }
+        self.coverage.count("disconnect");
+        self.say(|| "the consumer lost its connection".to_owned());
+        self.up = false;
+        self.machine.disconnected();
+        self.queued.clear();
+        // Without a key a redelivery cannot be recognised: it runs again.
+        self.requeue_all();
     }
 
     pub(super) fn crash(&mut self) {
@@ -181,8 +217,7 @@ impl World {
         self.refused.clear();
         self.queued.clear();
         self.machine = machine();
+        self.up = false;
         self.requeue_all();
-        self.session += 1;
-        self.machine.connected(self.session);
     }
 }
