@@ -18,6 +18,8 @@ SYSCONFDIR = /etc
 
 # Passed on: ARGS="name_of_a_test" make test
 ARGS ?=
+# Of `make fuzz`: how many inputs each of its tests tries.
+CASES ?= 20000
 # Of the benchmark; ONLY names contestants and sections, MESSAGES is of the fastest (200000).
 ROUNDS ?= 5
 ONLY ?=
@@ -37,12 +39,13 @@ RATE ?= 500
 support = tests/support
 scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/*/*.sh)
 
-.PHONY: help deps deps-broker build demo test check bench chaos soak broker-start broker-stop install clean
+.PHONY: help deps deps-broker build demo test check fuzz bench chaos soak broker-start broker-stop install clean
 
 help:
 	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
 	@echo 'make test           every test, those against a real RabbitMQ included; one of them: make test ARGS=NAME'
 	@echo 'make check          formatting, lints and documentation, without warnings'
+	@echo 'make fuzz           what parses foreign input, tried with 20,000 inputs each: some minutes; CASES=1000000 for a night'
 	@echo 'make bench          the performance suite, half an hour; ROUNDS=5 ONLY=discard,worker,latency'
 	@echo 'make chaos          every fault, injected over and over: half an hour; ROWS=daemon-kill COUNTS=daemon-kill=50'
 	@echo 'make soak           an hour of work with a fault every minute, after which nothing must have grown; SOAK=minutes'
@@ -84,6 +87,10 @@ check: deps
 		echo "$$shell -n $$script"; $$shell -n $$script || exit 1; \
 	done
 	@bash $(support)/check-units.sh
+
+# `make test` tries 256 inputs each. A failure prints the smallest input that it found: that becomes a test of its own.
+fuzz: deps
+	PROPTEST_CASES=$(CASES) PROPTEST_MAX_SHRINK_ITERS=100000 cargo test --locked --bin warrend fuzz:: $(ARGS)
 
 # What warrend is compared with comes from Debian and from PyPI, and only here.
 bench: deps-broker

@@ -211,3 +211,110 @@ pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
     BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
     serde_json::from_str(&answer).map_err(|error| AskError::Failed(format!("its answer makes no sense: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a daemon without jobs whose threads have ended: whatever is asked is answered at once.
+    fn panel() -> Panel {
+        let (recorder, publisher) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
+        Panel { jobs: Vec::new(), recorder, publisher, started: Instant::now(), stopping: Arc::default() }
+    }
+
+    /// What a client gets that sends these bytes and no more.
+    fn answered(bytes: &[u8]) -> Vec<u8> {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(server, &panel()));
+            // A server that has read enough hangs up.
+            let _ = client.write_all(bytes).and_then(|()| client.shutdown(std::net::Shutdown::Write));
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer);
+            answer
+        })
+    }
+
+    #[test]
+    fn a_request_is_answered_with_one_line() {
+        let check = |request: &str, part: &str| {
+            let answer = String::from_utf8(answered(request.as_bytes())).unwrap();
+            assert!(answer.ends_with('\n') && answer.contains(part), "{request}: {answer}");
+        };
+        check("{\"command\":\"status\"}\n", "\"schema\":1");
+        check("{\"command\":\"status\"}", "\"schema\":1");
+        check("{\"command\":\"find\",\"key\":\"7\"}\n", "\"found\":[]");
+        check("{\"command\":\"resume\",\"job\":\"j\"}\n", "no job \\\"j\\\" runs here");
+        check("{\"command\":\"find\",\"key\":\"7\",\"x\":1}\n", "not a request");
+        check("{\"command\":\"format\"}\n", "not a request");
+        check("\n", "not a request");
+        check("", "not a request");
+    }
+
+    #[test]
+    fn a_request_without_end_is_cut() {
+        let answer = answered(&vec![b' '; 3 * LONGEST as usize]);
+        assert!(answer.is_empty() || answer.starts_with(b"{\"error\":"));
+    }
+
+    /// Both sides, and whatever the other side says.
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        fn garbage() -> impl Strategy<Value = Vec<u8>> {
+            let key = prop_oneof![any::<String>(), "sha256:[0-9a-fA-Z+]{60,66}", "[0-9a-f-]{36}"];
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                any::<String>().prop_map(String::into_bytes),
+                key.prop_map(|key| serde_json::json!({"command": "find", "key": key}).to_string().into_bytes()),
+                ("(status|pause|resume|find|Status|)", any::<Option<String>>(), any::<Option<String>>()).prop_map(
+                    |(command, job, reason)| {
+                        let request = serde_json::json!({"command": command, "job": job, "reason": reason});
+                        request.to_string().into_bytes()
+                    },
+                ),
+                "\\{\"command\":\"(pause|find)\",\"[a-z]{1,6}\":[\\[\\{\"0-9ex,:]{0,60}".prop_map(String::into_bytes),
+                (1..100_000_usize).prop_map(|deep| "[".repeat(deep).into_bytes()),
+            ]
+        }
+
+        proptest! {
+            #[test]
+            fn any_request_is_answered_or_hung_up_on(bytes in garbage()) {
+                let answer = answered(&bytes);
+                if std::str::from_utf8(&bytes).is_ok() && bytes.len() < LONGEST as usize {
+                    prop_assert!(serde_json::from_slice::<Answer>(&answer).is_ok(), "{:?}", String::from_utf8_lossy(&answer));
+                }
+                prop_assert!(answer.iter().filter(|byte| **byte == b'\n').count() <= 1);
+            }
+
+            #[test]
+            fn any_answer_is_understood_or_told(bytes in garbage()) {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("sock");
+                let listener = UnixListener::bind(&path).unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let (mut client, _) = listener.accept().unwrap();
+                        let mut line = String::new();
+                        BufReader::new(&client).read_line(&mut line).unwrap();
+                        // The client may have heard enough.
+                        let _ = client.write_all(&bytes);
+                    });
+                    match ask(&path, &Request::Status) {
+                        Ok(_) => Ok(()),
+                        Err(AskError::Failed(why)) => {
+                            prop_assert!(!why.is_empty() && !why.contains('\n'), "{:?}", why);
+                            Ok(())
+                        }
+                        Err(other @ (AskError::NotRunning | AskError::Forbidden)) => {
+                            Err(TestCaseError::fail(format!("{other:?}")))
+                        }
+                    }
+                })?;
+            }
+        }
+    }
+}

@@ -469,4 +469,72 @@ mod tests {
         check("zstd", &bytes("28b52ffd e0 0000000000010000 0300006100"), MIB, Err(ErrorClass::Oversize));
         assert_eq!((window_log(0), window_log(MIB), window_log(u64::MAX)), (23, 23, 31));
     }
+
+    /// Any body under any name of an encoding.
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        fn encoding() -> impl Strategy<Value = Encoding> {
+            prop::sample::select(&ALL[..])
+        }
+
+        proptest! {
+            #[test]
+            fn what_was_encoded_comes_back(
+                list in prop::collection::vec(encoding(), 0..4),
+                body in prop::collection::vec(any::<u8>(), 0..5000),
+            ) {
+                let mut encoded = body.clone();
+                for encoding in &list {
+                    encoded = encoding.encode(&encoded).unwrap();
+                }
+                let names: Vec<_> = list.iter().map(|encoding| encoding.name()).collect();
+                prop_assert_eq!(&*decode(Some(&names.join(", ")), &encoded, MIB).unwrap(), &body[..]);
+            }
+
+            /// Damaged, cut, or made longer: a body within its bound, or a failure in one short sentence.
+            #[test]
+            fn a_damaged_body_is_decoded_or_refused(
+                encoding in encoding(),
+                body in prop_oneof![prop::collection::vec(any::<u8>(), 0..3000), Just(vec![0; 100_000])],
+                damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 0..6),
+                most in prop_oneof![0..10_u64, 0..4000_u64, Just(MIB)],
+            ) {
+                let mut encoded = encoding.encode(&body).unwrap();
+                for (at, byte, how) in damage {
+                    let at = at.index(encoded.len());
+                    match how {
+                        0 => encoded[at] = byte,
+                        1 => encoded.insert(at, byte),
+                        _ => encoded.truncate(at + 1),
+                    }
+                }
+                check_bound(encoding.name(), &encoded, most)?;
+            }
+
+            #[test]
+            fn any_bytes_under_any_name_end_in_a_body_or_a_failure(
+                name in prop_oneof![any::<String>(), "(gzip|x-gzip|deflate|zstd|identity|[a-z]{1,4})( ?, ?(gzip|deflate|zstd)){0,3}"],
+                start in prop_oneof![Just(&b""[..]), Just(&b"\x1f\x8b\x08"[..]), Just(&b"\x78\x9c"[..]), Just(&b"\x28\xb5\x2f\xfd"[..])],
+                rest in prop::collection::vec(any::<u8>(), 0..300),
+                most in 0..100_000_u64,
+            ) {
+                check_bound(&name, &[start, &rest].concat(), most)?;
+            }
+        }
+
+        fn check_bound(name: &str, body: &[u8], most: u64) -> Result<(), TestCaseError> {
+            match decode(Some(name), body, most) {
+                Ok(Cow::Borrowed(same)) => prop_assert_eq!(same, body),
+                Ok(Cow::Owned(decoded)) => prop_assert!(decoded.len() as u64 <= most),
+                Err(failure) => {
+                    prop_assert!(matches!(failure.class, ErrorClass::Oversize | ErrorClass::Undecodable));
+                    prop_assert!(failure.error.len() < 120 && !failure.error.contains('\n'), "{}", failure.error);
+                }
+            }
+            Ok(())
+        }
+    }
 }

@@ -6,6 +6,8 @@
 //! What a message is stands here and in `headers`, how an attempt ended in `outcome`, and what is recorded and owed for it in
 //! `record`.
 
+#[cfg(test)]
+pub mod any;
 mod headers;
 mod outcome;
 mod record;

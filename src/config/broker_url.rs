@@ -218,4 +218,55 @@ mod tests {
         check("amqp://[::1", "IPv6");
         check(&format!("amqp://h/{}", "v".repeat(256)), "percent-encoded text");
     }
+
+    /// Any text, and any user, password and virtual host.
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// Every byte as `%XX`, or only what must be.
+        fn encode(text: &str, all: bool) -> String {
+            let plain = |byte: u8| !all && (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+            text.bytes()
+                .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") })
+                .collect()
+        }
+
+        fn name() -> impl Strategy<Value = String> {
+            prop_oneof!["[^\0]{1,20}", "[%/@:?# é]{1,8}", "[a-z]{1,3}"]
+        }
+
+        proptest! {
+            #[test]
+            fn any_text_is_taken_apart_or_refused(text in prop_oneof![
+                any::<String>(),
+                "amqp://.{0,40}",
+                "amqps?:/{0,3}[a-z%@:/?#\\[\\].0-9é\\\\-]{0,30}",
+                "amqp://[^@]{0,10}:[^@]{0,10}@[a-z0-9.:\\[\\]%]{0,12}/.{0,10}",
+            ], elsewhere: bool) {
+                if let Ok(host) = parse(&text, elsewhere) {
+                    prop_assert!(!host.host.is_empty() && host.port > 0, "{:?}", text);
+                    prop_assert!(!host.user.is_empty() && !host.vhost.is_empty(), "{:?}", text);
+                    for part in [&host.user, &host.password, &host.vhost] {
+                        prop_assert!(part.len() <= LONGEST && !part.contains('\0'), "{:?}", text);
+                    }
+                    prop_assert!(host.to_string().chars().all(|c| !c.is_control() && !c.is_whitespace()), "{:?}", text);
+                }
+            }
+
+            #[test]
+            fn what_is_percent_encoded_is_what_was_meant(
+                user in name(), password in name(), vhost in name(), all: bool, port in 1..=u16::MAX,
+                host in "[a-z][a-z0-9-]{0,8}(\\.[a-z][a-z0-9]{0,5}){0,2}|127\\.0\\.0\\.1|\\[::1\\]",
+            ) {
+                let url = format!("amqp://{}:{}@{host}:{port}/{}", encode(&user, all), encode(&password, all), encode(&vhost, all));
+                // A path of dots alone is no name to the URL standard, however it is written.
+                prop_assume!(!matches!(&*vhost, "." | ".."));
+                let got = parse(&url, false).map_err(|(why, _)| TestCaseError::fail(format!("{url}: {why}")))?;
+                prop_assert_eq!((got.user, got.password, got.vhost, got.port), (user, password, vhost, port));
+                prop_assert_eq!(got.host, host.trim_matches(['[', ']']));
+            }
+        }
+    }
 }

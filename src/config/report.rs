@@ -207,7 +207,8 @@ impl Entry {
         if let Some(help) = &self.help {
             group = group.element(Style::HELP.message(help.as_str()));
         }
-        let text = renderer.render(&[group]);
+        // The renderer shows what ASCII has of control characters as pictures, and leaves the others to the terminal.
+        let text = renderer.render(&[group]).replace(|c| ('\u{80}'..='\u{9f}').contains(&c), "\u{fffd}");
         let text = self.spot.set_column(text);
         match &self.also {
             Some((spot, _)) => spot.set_column(text),
@@ -314,6 +315,13 @@ error: unknown key `pth`
         let rendered = report(text, vec![finding(4..14, "too much")]).render(false);
         assert!(rendered.contains("1 | a = [\n  |     ^"), "{rendered}");
         assert!(!rendered.contains("2 |"), "{rendered}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let text = "a\u{9b}2Jb\u{1b}c\u{85} = 1";
+        let shown = report(text, vec![finding(0..1, "bad")]).render(false);
+        assert!(shown.contains("a\u{fffd}2Jb␛c\u{fffd} = 1"), "{shown}");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use super::load::DEFAULT_PATH;
 use super::*;
 
-mod any_text;
 mod faults;
 mod files;
+mod fuzz;
 mod handlers;
 mod schema;
 mod secrets;

@@ -184,4 +184,23 @@ mod tests {
             assert_eq!(show_duration(duration), text);
         }
     }
+
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn any_text_is_read_or_mended(text in prop_oneof![any::<String>(), "[0-9]{1,25}.{0,6}", "[0-9]{1,20} ?[a-zA-Z]{0,4}"]) {
+                if let Ok(duration) = parse_duration(&text) {
+                    prop_assert!(duration <= LONGEST);
+                    prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+                }
+                if let Ok(size) = parse_size(&text) {
+                    prop_assert!(i64::try_from(size).is_ok());
+                }
+            }
+        }
+    }
 }

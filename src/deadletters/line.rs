@@ -160,4 +160,59 @@ mod tests {
         check(r#"{"schema":1,"body":"","headers":{"x":{"type":"f64","value":"soon"}}}"#, "is no number");
         check(r#"{"schema":1,"body_base64":"%"}"#, "body_base64 is broken");
     }
+
+    /// Any letter there can be, and any line that a person may bring.
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+        use crate::task::any;
+
+        proptest! {
+            #[test]
+            fn a_letter_comes_back_to_the_last_bit(message in any::message(&["x-warrend-dead"]), id in any::<Option<String>>()) {
+                let line = serde_json::to_vec(&Line::of(id, &message)).unwrap();
+                prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+                let (properties, body) = Line::read(&line).unwrap();
+                prop_assert_eq!(&body, &message.body);
+                // A NaN is not equal to itself, but is written the same.
+                let again = Line::of(None, &Message { properties, body, ..Message::default() });
+                let first = Line::of(None, &message);
+                prop_assert_eq!(serde_json::to_string(&again).unwrap(), serde_json::to_string(&first).unwrap());
+            }
+
+            #[test]
+            fn a_line_that_was_changed_is_read_or_refused(
+                message in any::message(&[]),
+                changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..6),
+            ) {
+                let mut line = serde_json::to_vec(&Line::of(None, &message)).unwrap();
+                for (at, byte, how) in changes {
+                    let at = at.index(line.len());
+                    match how {
+                        0 => line[at] = byte,
+                        1 => line.insert(at, byte),
+                        _ => line.truncate(at + 1),
+                    }
+                }
+                if let Err(why) = Line::read(&line) {
+                    prop_assert!(!why.is_empty() && !why.contains('\n'), "{}", why);
+                }
+            }
+
+            #[test]
+            fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+                prop_assert!(Line::read(&bytes).is_err());
+            }
+        }
+
+        /// Far deeper than a letter of ours: the reader stops before its stack does.
+        #[test]
+        fn headers_nested_without_end_are_refused() {
+            let deep = format!("{{\"type\":\"array\",\"value\":[{}", "{\"type\":\"array\",\"value\":[".repeat(100_000));
+            let line = format!("{{\"schema\":1,\"body\":\"\",\"headers\":{{\"x\":{deep}");
+            let why = Line::read(line.as_bytes()).unwrap_err();
+            assert!(why.contains("recursion limit"), "{why}");
+        }
+    }
 }

@@ -180,6 +180,8 @@ mod tests {
     use crate::encoding::Encoding;
     use crate::policy::retry::tests::job;
 
+    mod fuzz;
+
     fn message(headers: &[(&str, HeaderValue)]) -> Message {
         let mut message = Message::default();
         message.properties.message_id = Some("a".to_owned());

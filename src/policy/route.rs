@@ -13,9 +13,9 @@ const OWN_PREFIX: &str = "x-warrend-";
 /// How often a message is forwarded in all: more is a circle of routes.
 const MOST_HOPS: i64 = 32;
 
-/// How often it was forwarded before.
+/// How often it was forwarded before. A publisher may have written anything there, but no number below zero is a count.
 fn hops(message: &Message) -> i64 {
-    message.properties.headers.get(header::HOPS).and_then(HeaderValue::as_integer).unwrap_or(0)
+    message.properties.headers.get(header::HOPS).and_then(HeaderValue::as_integer).unwrap_or(0).max(0)
 }
 
 /// Where a message goes.
@@ -69,8 +69,9 @@ pub fn forwarded(message: &Message) -> Properties {
     if let Some(user) = properties.user_id.take() {
         properties.headers.insert(header::USER_ID.to_owned(), HeaderValue::Text(user));
     }
-    properties.headers.insert(header::HOPS.to_owned(), HeaderValue::I64(hops(message) + 1));
     retry::fit(&mut properties.headers);
+    // Last: among very many small headers it could be the largest, and be left out.
+    properties.headers.insert(header::HOPS.to_owned(), HeaderValue::I64(hops(message).saturating_add(1)));
     properties.delivery_mode = properties.delivery_mode.or(Some(2));
     properties
 }
@@ -356,6 +357,23 @@ mod tests {
     }
 
     #[test]
+    fn a_count_below_zero_is_none() {
+        let mut message = Message::default();
+        message.properties.headers.insert(header::HOPS.to_owned(), HeaderValue::I64(i64::MIN));
+        assert_eq!(hops(&message), 0);
+        assert_eq!(forwarded(&message).headers[header::HOPS], HeaderValue::I64(1));
+    }
+
+    #[test]
+    fn the_count_stays_among_very_many_small_headers() {
+        let mut message = Message::default();
+        message.properties.headers = (0..9000).map(|n| (n.to_string(), HeaderValue::I64(0))).collect();
+        let found = forwarded(&message);
+        assert!(found.headers.contains_key(header::DROPPED));
+        assert_eq!(found.headers[header::HOPS], HeaderValue::I64(1));
+    }
+
+    #[test]
     fn what_is_forwarded_leaves_its_past_behind() {
         let text = |text: &str| HeaderValue::Text(text.to_owned());
         let original = Properties {
@@ -396,5 +414,67 @@ mod tests {
         let found = forwarded(&message);
         assert_eq!((found.delivery_mode, found.user_id), (Some(2), None));
         assert_eq!(found.headers.get(header::USER_ID), Some(&text("bob")));
+    }
+
+    /// Any message on any route.
+    mod fuzz {
+        use super::*;
+        use crate::task::{any, table_size};
+
+        const HEADERS: &[&str] = &[header::HOPS, header::USER_ID, header::ATTEMPT, header::DEAD, "x-death", "kind"];
+
+        fn template() -> impl Strategy<Value = Template> {
+            let names =
+                ["routing_key", "exchange", "message_id", "user_id", "priority", "kind", "x-warrend-hops", "none"];
+            let name = proptest::sample::select(names.to_vec()).prop_map(str::to_owned).boxed();
+            let part = prop_oneof![
+                any::short_text().prop_map(Part::Text),
+                name.clone().prop_map(Part::Name),
+                name.prop_map(Part::Header),
+            ];
+            proptest::collection::vec(part, 0..4).prop_map(Template)
+        }
+
+        fn forward() -> impl Strategy<Value = Forward> {
+            let target =
+                || (template(), template()).prop_map(|(exchange, routing_key)| Target { exchange, routing_key });
+            let when = prop_oneof![
+                Just(When::Always),
+                "[a#*]{0,1}(\\.[a#*]){0,6}".prop_map(When::RoutingKey),
+                any::short_text().prop_map(When::RoutingKey),
+                Just(When::Header { name: "kind".to_owned(), value: None }),
+            ];
+            let route = (when, target()).prop_map(|(when, to)| Route { when, to });
+            let otherwise = proptest::option::of(target());
+            (proptest::collection::vec(route, 0..4), otherwise)
+                .prop_map(|(routes, otherwise)| Forward { routes, otherwise })
+        }
+
+        proptest! {
+            #[test]
+            fn any_message_finds_a_name_that_fits_or_fails(forward in forward(), message in any::message(HEADERS)) {
+                match route(&forward, &message) {
+                    Ok(routed) => {
+                        prop_assert!(routed.exchange.len() <= LONGEST && routed.routing_key.len() <= LONGEST);
+                        comes_back(&routed, &retry::tests::job().queues);
+                    }
+                    Err(failure) => prop_assert_eq!(failure.class, ErrorClass::Rejected),
+                }
+            }
+
+            /// Whatever a publisher writes into the count.
+            #[test]
+            fn any_circle_has_an_end(mut message in any::message(HEADERS), many in prop_oneof![19 => 0..9_usize, 1 => 0..6000_usize]) {
+                let small = (0..many).map(|n| (n.to_string(), HeaderValue::I64(0)));
+                message.properties.headers.extend(small);
+                for turn in 1..=MOST_HOPS {
+                    message.properties = forwarded(&message);
+                    prop_assert!(hops(&message) >= turn);
+                    prop_assert!(table_size(&message.properties.headers) < 125 * 1024);
+                    prop_assert_eq!(&message.properties.user_id, &None);
+                    prop_assert!(message.properties.headers.keys().all(|name| !retry::is_of_broker(name)));
+                }
+            }
+        }
     }
 }

@@ -144,4 +144,30 @@ mod tests {
         let garbage = excerpt(&[0xff; EXCERPT], false);
         assert!(garbage.len() <= EXCERPT + 3 && garbage.ends_with('…'), "{}", garbage.len());
     }
+
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn any_retry_after_is_a_wait_or_nothing(text in prop_oneof![
+                any::<String>(),
+                "[0-9]{1,30}",
+                "(Sun|Monday)?,? ?[0-9]{1,3}[ -](Nov|[A-Z][a-z]{2})[ -][0-9]{1,5} [0-9]{1,3}:[0-9]{2}:[0-9]{2} GMT",
+            ]) {
+                if let Some(wait) = retry_after(&text, SystemTime::now()) {
+                    prop_assert!(!wait.is_zero());
+                }
+            }
+
+            #[test]
+            fn any_body_has_a_clean_excerpt(body in prop::collection::vec(any::<u8>(), 0..2000), more: bool) {
+                let text = excerpt(&body, more);
+                prop_assert!(text.len() <= EXCERPT + '…'.len_utf8());
+                prop_assert!(text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')));
+            }
+        }
+    }
 }

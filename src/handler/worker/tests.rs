@@ -4,6 +4,7 @@ mod abuse;
 mod daemon;
 mod ends;
 mod examples;
+mod fuzz;
 mod speaks;
 
 use std::fs;
