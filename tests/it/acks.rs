@@ -11,8 +11,9 @@ use crate::support::journal::Journal;
 
 /// A job for the queue `work` whose message `slow` runs until a file is there, so that the job is never idle.
 struct Busy {
-    vhost: Vhost,
+    // Before its vhost, as it must be dropped before that is taken from it.
     daemon: Daemon,
+    vhost: Vhost,
     end: PathBuf,
     _journal: Journal,
     _folder: tempfile::TempDir,
@@ -31,6 +32,7 @@ impl Busy {
             journal.command()
         );
         let mut daemon = Daemon::new(&vhost, &job);
+        daemon.tapped(&vhost, &[("work", "work")]);
         daemon.start();
         vhost.publish("work", "", with_id("slow"));
         daemon.wait_until("the slow one runs", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "running") == 1);

@@ -20,6 +20,7 @@ fn daemon(vhost: &Vhost, in_doubt: &str, work: &str) -> Daemon {
          command = [\"sh\", \"-c\", 'echo \"$WARREND_KEY\" >>{}; {work}']\n",
         journal.display()
     ));
+    daemon.tapped(vhost, &[("work", QUEUE)]);
     daemon
 }
 

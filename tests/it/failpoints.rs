@@ -98,6 +98,7 @@ fn run_case(case: &Case) {
     );
     daemon.set_broker(&broker);
     daemon.set_jobs(&job);
+    daemon.tapped(&vhost, &[("work", QUEUE)]);
     let id = format!("{}-1", case.fate.name());
     vhost.publish(QUEUE, id.as_bytes(), with_id(&id));
 

@@ -26,6 +26,7 @@ fn a_repeated_message_id_runs_once() {
     );
 
     let mut daemon = Daemon::new(&vhost, &job);
+    daemon.tapped(&vhost, &[("mail", "work")]);
     daemon.start();
     daemon.wait_until("the queue is taken", Duration::from_secs(120), |_| vhost.ready("work") == Some(0));
     daemon.wait_until("everything is settled", DAEMON_TIMEOUT, |daemon| {
@@ -47,6 +48,9 @@ fn a_repeated_message_id_runs_once() {
 
     assert!(daemon.terminate().success());
     assert_eq!(vhost.ready("work"), Some(0), "every message is acknowledged");
+    let tally = daemon.wire().finish();
+    assert_eq!(tally.done, MESSAGES as u64, "acknowledged with their record: {tally}");
+    eprintln!("{tally}");
 }
 
 /// The ids, sorted, and all messages in the order of their publishing. Some repeats come right behind the original, while

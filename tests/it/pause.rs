@@ -7,14 +7,16 @@ use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::scene::{DEAD, QUEUE, WORK_TIMEOUT};
 
 fn daemon(vhost: &Vhost, command: &str) -> Daemon {
-    Daemon::new(
+    let mut daemon = Daemon::new(
         vhost,
         &format!(
             "[jobs.work]\nqueue = \"work\"\ndead_letter.queue = \"{DEAD}\"\n\
              retry = {{ max_attempts = 2, initial = \"1s\", jitter = 0.0 }}\n\
              [jobs.work.handler]\ncommand = [\"sh\", \"-c\", '{command}']\n"
         ),
-    )
+    );
+    daemon.tapped(vhost, &[("work", QUEUE)]);
+    daemon
 }
 
 fn run(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String) {

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use super::broker::Vhost;
 use super::holds_within;
+use super::proxy::Proxy;
+use super::tap::Tap;
 
 /// Lines of the log that a failure shows.
 const LOG_TAIL: usize = 40;
@@ -30,6 +32,7 @@ pub struct Daemon {
     /// `ulimit -n` of every later start.
     most_files: Option<u64>,
     child: Option<Child>,
+    wire: Option<Proxy>,
 }
 
 impl Daemon {
@@ -45,7 +48,8 @@ impl Daemon {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
-        let daemon = Self { folder, configuration, store, environment: Vec::new(), most_files: None, child: None };
+        let daemon =
+            Self { folder, configuration, store, environment: Vec::new(), most_files: None, child: None, wire: None };
         daemon.write();
         daemon
     }
@@ -61,6 +65,21 @@ impl Daemon {
     pub fn set_broker(&mut self, broker: &str) {
         broker.clone_into(&mut self.configuration.0);
         self.write();
+    }
+
+    /// From the next start on, everything goes by way of a proxy with a tap: see [`Tap`]. Each job stands with its queue;
+    /// its keys are message ids. What the tap finds wrong fails the test when the daemon is dropped, if not before.
+    pub fn tapped(&mut self, vhost: &Vhost, jobs: &[(&str, &str)]) {
+        let tap = jobs.iter().fold(Tap::new(&self.store), |tap, (job, queue)| tap.job(job, queue));
+        let wire = Proxy::tapped(&vhost.broker().address(), tap);
+        let broker = self.configuration.0.replace(&vhost.url(), &wire.url(&vhost.url()));
+        self.set_broker(&broker);
+        self.wire = Some(wire);
+    }
+
+    /// The proxy, where it goes by way of one.
+    pub fn wire(&self) -> &Proxy {
+        self.wire.as_ref().expect("this daemon was tapped")
     }
 
     /// Puts the store elsewhere: the temporary folder may be in memory, where a commit costs nothing.
@@ -262,8 +281,13 @@ impl Daemon {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Sends a signal.
+    /// Sends a signal. One that is stopped sends no heartbeats, which is none of its faults.
     pub fn signal(&self, signal: Signal) {
+        if let Some(wire) = &self.wire
+            && (signal == Signal::STOP || signal == Signal::CONT)
+        {
+            wire.tap(move |tap| tap.excuse_silence(signal == Signal::STOP));
+        }
         let child = self.child.as_ref().expect("the daemon of this test is started");
         kill_process(Pid::from_child(child), signal).expect("a child that was not waited for can be signalled");
     }

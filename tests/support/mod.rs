@@ -10,8 +10,10 @@ pub mod daemon;
 pub mod journal;
 pub mod management;
 pub mod node;
+pub mod proxy;
 pub mod records;
 pub mod scene;
+pub mod tap;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;

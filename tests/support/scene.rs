@@ -4,7 +4,8 @@
 //! lost, nothing that was recorded ran again, and each message lies where its fate says.
 //!
 //! Three witnesses are compared that know nothing of each other: the journal, in which the handlers write down each run;
-//! the store, read as a file after each crash and at the end; and the queues of the broker.
+//! the store, read as a file after each crash and at the end; and the queues of the broker. A fourth sits on the wire in
+//! every scene, and judges each frame that the daemon sends: see [`super::tap`].
 
 mod verdict;
 
@@ -237,6 +238,7 @@ impl Scene {
         );
         daemon.set_broker(&broker);
         daemon.set_jobs(&job);
+        daemon.tapped(&vhost, &[("work", QUEUE)]);
         Self {
             daemon,
             journal,

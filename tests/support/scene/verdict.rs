@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{DEAD, Fate, Scene};
 use crate::support::records::Records;
+use crate::support::tap::Tally;
 
 /// Figures of a scene, and everything in it that is not as it must be.
 #[derive(Debug, Default)]
@@ -21,17 +22,19 @@ pub struct Verdict {
     pub doubled: usize,
     /// The longest time from a start of the daemon to the first run after it.
     pub slowest: Duration,
+    /// What the tap on the wire saw.
+    pub tally: Tally,
     /// One sentence each; nothing where all is well.
     pub wrong: Vec<String>,
 }
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { messages, crashes, lost, runs, extra_runs, dead, doubled, slowest: _, wrong: _ } = self;
+        let Self { messages, crashes, lost, runs, extra_runs, dead, doubled, slowest: _, tally, wrong: _ } = self;
         write!(
             f,
             "{messages} messages, {crashes} crashes, {lost} lost, {runs} runs, {extra_runs} of them again, {dead} dead, \
-             {doubled} of them twice"
+             {doubled} of them twice; {tally}"
         )
     }
 }
@@ -56,6 +59,7 @@ impl Scene {
         self.judge_dead_letters(&mut verdict);
         self.judge_records(&records, &mut verdict);
         self.judge_runs(&mut verdict);
+        self.judge_wire(&mut verdict);
         if !verdict.wrong.is_empty() {
             verdict.wrong.push(format!("store, log and journal are kept in {}", self.daemon.keep().display()));
         }
@@ -123,6 +127,19 @@ impl Scene {
         let beyond: Vec<_> = known.in_vain.iter().filter(|runs| **runs > bound).collect();
         if !beyond.is_empty() {
             verdict.wrong.push(format!("more runs without a record than {bound}, by crash: {beyond:?}"));
+        }
+    }
+
+    /// The daemon said nothing to the broker that it must not say.
+    fn judge_wire(&self, verdict: &mut Verdict) {
+        match self.daemon.wire().verdict() {
+            Ok(tally) => verdict.tally = tally,
+            Err(why) => verdict.wrong.push(why),
+        }
+        // Each attempt came in a delivery of its own, or the tap has not seen what it judges.
+        let (acked, needed) = (verdict.tally.done + verdict.tally.copied, self.runs_needed() as u64);
+        if acked < needed {
+            verdict.wrong.push(format!("the tap saw {acked} attempts that were acknowledged, and there were {needed}"));
         }
     }
 
