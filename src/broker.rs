@@ -21,6 +21,7 @@ mod line;
 pub mod oneshot;
 mod outgoing;
 pub mod publisher;
+mod secure;
 mod session;
 mod socket;
 mod tokens;

@@ -15,10 +15,13 @@ use std::time::Duration;
 
 use crate::task::{HeaderValue, JobName};
 
+mod broker;
 mod broker_url;
 mod environment;
+mod files;
 mod general;
 mod handler;
+mod host;
 mod item;
 mod job;
 mod load;
@@ -36,7 +39,7 @@ mod tests;
 mod value;
 
 pub use handler::kinds::{Command, Forward, Handler, Http, Part, Route, Target, Template, When, Worker};
-pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, load, path, process_environment};
+pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, check, load, path, process_environment};
 pub use reference::{Entry, reference};
 pub use report::Report;
 pub use schema::schema_text;
@@ -66,12 +69,43 @@ pub struct Broker {
     pub password_file: Option<PathBuf>,
     /// Whole seconds, 0 (off) to 65535.
     pub heartbeat: Duration,
-    /// Bounds each of: name look-up and TCP connect, AMQP handshake.
+    /// Bounds each of: name look-up, TCP connect and TLS handshake together; AMQP handshake.
     pub connect_timeout: Duration,
     /// Delay before the second try of a row of failed ones; grows from here, less while nobody answers.
     pub reconnect: Backoff,
     /// What the queues of the delay ladder are.
     pub delay_queues: QueueKind,
+    /// For the hosts that have it.
+    pub tls: Tls,
+}
+
+/// `[broker.tls]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates that are trusted in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What we show of ourselves.
+    pub identity: Option<Identity>,
+    /// How we log in.
+    pub login: Login,
+}
+
+/// `cert_file` and `key_file`; both are read again at each connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// A certificate, and those that it takes to reach an authority.
+    pub cert_file: PathBuf,
+    /// The key that belongs to it.
+    pub key_file: PathBuf,
+}
+
+/// `auth`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// With the user and password of the URL.
+    Password,
+    /// With the certificate: the broker takes the user from it. All hosts have TLS then, and there is a certificate.
+    Certificate,
 }
 
 /// One broker URL, taken apart.
@@ -81,6 +115,8 @@ pub struct BrokerHost {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether the URL is `amqps://`.
+    pub tls: bool,
     /// User name.
     pub user: String,
     /// Password; never printed.

@@ -21,6 +21,7 @@ mod policy;
 mod report;
 mod store;
 mod task;
+mod tls;
 #[cfg(test)]
 mod units;
 
@@ -51,7 +52,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Check { format } => check(&path, *format, &mut out),
         Command::Run { until_empty } => {
-            let loaded = load(&path)?;
+            let loaded = load_to_run(&path)?;
             logging::start();
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
             cli::run::run(loaded, *until_empty)
@@ -97,23 +98,27 @@ fn has_color(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Loads the configuration; prints every error with its place.
+/// Loads the configuration; prints every error with its place. Warnings are for `check` and `run`: a script that publishes
+/// a message or asks for the status would tell them each time.
 fn load(path: &std::path::Path) -> Result<config::Config, Failure> {
-    let color = has_color(&std::io::stderr());
-    let print = |report: &config::Report| {
-        // With stderr gone there is nobody left to tell.
-        let _ = std::io::stderr().write_all(report.render(color).as_bytes());
-    };
-    match config::load(path, &config::process_environment) {
-        Ok(loaded) => {
-            if !loaded.warnings.entries.is_empty() {
-                print(&loaded.warnings);
-            }
-            Ok(loaded.config)
-        }
-        Err(report) => {
-            print(&report);
-            Err(Failure::new(Exit::Config, String::new()))
-        }
-    }
+    load_whole(path).map(|loaded| loaded.config)
+}
+
+/// [`load`] that prints the warnings too.
+fn load_to_run(path: &std::path::Path) -> Result<config::Config, Failure> {
+    let loaded = load_whole(path)?;
+    print(&loaded.warnings);
+    Ok(loaded.config)
+}
+
+fn load_whole(path: &std::path::Path) -> Result<config::Loaded, Failure> {
+    config::load(path, &config::process_environment).map_err(|report| {
+        print(&report);
+        Failure::new(Exit::Config, String::new())
+    })
+}
+
+fn print(report: &config::Report) {
+    // With stderr gone there is nobody left to tell.
+    let _ = std::io::stderr().write_all(report.render(has_color(&std::io::stderr())).as_bytes());
 }

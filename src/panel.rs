@@ -141,6 +141,7 @@ fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
             status.broker.host = Some(link.host);
             status.broker.vhost = Some(link.vhost);
             status.broker.server = Some(link.server);
+            status.broker.tls = link.tls.map(str::to_owned);
         }
         Some(_) => {}
         None => status.broker.connected = false,

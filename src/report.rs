@@ -45,6 +45,9 @@ pub struct Broker {
     pub vhost: Option<String>,
     /// Product and version.
     pub server: Option<String>,
+    /// The version of TLS on that connection, such as `TLSv1.3`; absent where it is not encrypted, or not there.
+    #[serde(default)]
+    pub tls: Option<String>,
     /// Whether the broker refuses to take copies for now (a resource alarm).
     pub blocked: bool,
     /// Connections that were lost and made again, over all jobs and the publisher.

@@ -1,24 +1,23 @@
 //! From the configured hosts to an open AMQP connection, or to one sentence that says why not.
 
+mod attempt;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amiquip::{AmqpValue, Auth, Connection, ConnectionOptions, ConnectionTuning, Error, FieldTable};
+use amiquip::{AmqpValue, Connection, ConnectionTuning, Error, FieldTable};
 
 use super::deadline::{cut, cut_after};
-use super::error::{ACCESS_REFUSED, BrokerError, connection_closed, describe, system};
-use super::socket::prepare;
-use super::wire::{Ending, Guarded, Violation};
+use super::error::{BrokerError, system};
+use super::secure::Security;
 use crate::config::{self, BrokerHost};
 use crate::failpoint;
+use attempt::Attempt;
 
 /// The largest frame that we ask for, in bytes; the broker may settle for less. It is the broker's own default.
 pub(super) const FRAME_MAX: u32 = 131_072;
-
-/// AMQP reply code of a virtual host that is missing, forbidden or full.
-const NOT_ALLOWED: u16 = 530;
 
 /// An open connection without channels, ready for a session or a publisher. Can be sent to another thread.
 ///
@@ -33,6 +32,8 @@ pub struct Link {
     pub vhost: String,
     /// What the broker calls itself, such as `RabbitMQ 3.10.8`.
     pub server: String,
+    /// The version of TLS, such as `TLSv1.3`; `None`: the connection is not encrypted.
+    pub tls: Option<&'static str>,
 }
 
 /// Tries each host once, beginning with the one at `first % hosts.len()`, and opens a connection to the first that lets
@@ -44,15 +45,24 @@ pub struct Link {
 pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<Link, BrokerError> {
     failpoint::hit("connect");
     let password = read_password(config)?;
+    let any_tls = config.hosts.iter().any(|host| host.tls);
+    let security = any_tls.then(|| Security::read(&config.tls)).transpose()?;
     let count = config.hosts.len();
     let mut told: Option<BrokerError> = None;
     for turn in 0..count {
         let host = &config.hosts[(first % count + turn) % count];
-        match open(config, host, password.as_deref().unwrap_or(&host.password), purpose) {
+        let attempt = Attempt {
+            config,
+            host,
+            password: password.as_deref().unwrap_or(&host.password),
+            security: security.as_ref().filter(|_| host.tls),
+            purpose,
+        };
+        match attempt.open() {
             Ok(link) => return Ok(link),
             Err(error) => {
                 log::debug!("{error}");
-                if !matches!(told, Some(BrokerError::Refused { .. })) || is_refusal(&error) {
+                if told.as_ref().is_none_or(|told| weight(&error) >= weight(told)) {
                     told = Some(error);
                 }
             }
@@ -62,8 +72,17 @@ pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<L
     Err(if count > 1 { among(told, count) } else { told })
 }
 
-fn is_refusal(error: &BrokerError) -> bool {
-    matches!(error, BrokerError::Refused { .. })
+/// How telling an error is: a broker that answers says more than none.
+fn weight(error: &BrokerError) -> u8 {
+    match error {
+        BrokerError::Refused { .. } => 2,
+        BrokerError::Tls { .. } => 1,
+        BrokerError::Unreachable { .. }
+        | BrokerError::Lost { .. }
+        | BrokerError::Topology { .. }
+        | BrokerError::PasswordFile { .. }
+        | BrokerError::TlsFiles { .. } => 0,
+    }
 }
 
 /// Says that the other hosts were tried too.
@@ -71,9 +90,11 @@ fn among(mut told: BrokerError, count: usize) -> BrokerError {
     match &mut told {
         BrokerError::Unreachable { reason, .. }
         | BrokerError::Refused { reason, .. }
+        | BrokerError::Tls { reason, .. }
         | BrokerError::Lost { reason, .. }
         | BrokerError::Topology { reason, .. }
-        | BrokerError::PasswordFile { reason, .. } => {
+        | BrokerError::PasswordFile { reason, .. }
+        | BrokerError::TlsFiles { reason } => {
             reason.push_str(&format!(" (none of the {count} hosts could be used)"));
         }
     }
@@ -96,47 +117,6 @@ fn read_password(config: &config::Broker) -> Result<Option<String>, BrokerError>
         }
         Err(error) => Err(BrokerError::PasswordFile { path: path.clone(), reason: system(&error) }),
     }
-}
-
-/// One host: dial, then the AMQP handshake.
-fn open(config: &config::Broker, host: &BrokerHost, password: &str, purpose: &str) -> Result<Link, BrokerError> {
-    let timeout = config.connect_timeout;
-    let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
-    let socket = dial(host, timeout).map_err(unreachable)?;
-    let prepared = prepare(&socket, config.heartbeat).and_then(|()| Ok((socket.try_clone()?, socket)));
-    let (socket, stream) = prepared.map_err(|error| unreachable(system(&error)))?;
-    let stream = mio::net::TcpStream::from_stream(stream).map_err(|error| unreachable(system(&error)))?;
-    // No timeout of the library's own: it looks at the clock only while nothing arrives, and it reports a timeout
-    // during the login as a wrong password.
-    let options = ConnectionOptions::default()
-        .auth(Auth::Plain { username: host.user.clone(), password: password.to_owned() })
-        .virtual_host(host.vhost.as_str())
-        .heartbeat(u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX))
-        .frame_max(FRAME_MAX);
-    let (stream, endings) = Guarded::new(stream, &connection_name(purpose));
-    let (opened, overdue) = cut_after(&socket, timeout, || Connection::insecure_open_stream(stream, options, tuning()));
-    match opened {
-        Ok(connection) if !overdue => Ok(Link {
-            server: server_name(connection.server_properties()),
-            connection,
-            socket,
-            host: host.to_string(),
-            vhost: host.vhost.clone(),
-        }),
-        Err(error) if !overdue => Err(handshake_error(host, &error, endings.try_recv().ok())),
-        Err(Error::InvalidCredentials) => {
-            Err(unreachable(format!("no answer to the login of the user {:?} within {timeout:?}", host.user)))
-        }
-        Ok(_) | Err(_) => Err(unreachable(format!(
-            "the AMQP handshake was not finished within {timeout:?}; is this the broker's AMQP port?"
-        ))),
-    }
-}
-
-/// What the broker's log and management page call a connection.
-fn connection_name(purpose: &str) -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("warrend@{host}:{} {purpose}", std::process::id())
 }
 
 /// How much the library may hold between us and the socket.
@@ -191,56 +171,6 @@ fn resolve(host: &BrokerHost, timeout: Duration) -> Result<Vec<SocketAddr>, Stri
         Ok(Err(error)) => Err(format!("{}; check broker.urls", system(&error))),
         Err(_) => Err(format!("its name was not resolved within {timeout:?}")),
     }
-}
-
-/// What a failed handshake means: what the library says, and what was seen on the wire. The password appears nowhere.
-fn handshake_error(host: &BrokerHost, error: &Error, seen: Option<Ending>) -> BrokerError {
-    let (user, vhost) = (&host.user, &host.vhost);
-    let refused = |reason| BrokerError::Refused { host: host.to_string(), reason };
-    let unreachable = |reason| BrokerError::Unreachable { host: host.to_string(), reason };
-    // Only a goodbye after the login reaches us through the library.
-    if let Some(closed) = connection_closed(error) {
-        return if closed.code == NOT_ALLOWED || closed.code == ACCESS_REFUSED {
-            refused(format!("the virtual host {vhost:?} to the user {user:?}: {}", closed.text))
-        } else {
-            unreachable(format!("it ended the handshake: {}", closed.text))
-        };
-    }
-    match seen {
-        Some(Ending::Closed(closed)) if closed.code == ACCESS_REFUSED => {
-            let near = matches!(host.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-            let only = if user == "guest" && !near { " (guest may log in from the broker's machine only)" } else { "" };
-            return refused(format!("the user {user:?}: check user name and password{only}"));
-        }
-        Some(Ending::Closed(closed)) => return unreachable(format!("it ended the handshake: {}", closed.text)),
-        Some(Ending::Violated(violation @ Violation::NoFrame(_))) => {
-            return unreachable(format!("{violation}; is this the broker's AMQP port?"));
-        }
-        // RabbitMQ says what it does not like; one that shuts down, and other brokers, may not.
-        Some(Ending::HungUp | Ending::Failed(_)) if matches!(error, Error::InvalidCredentials) => {
-            return unreachable(format!(
-                "it ended the connection during the login of the user {user:?}, without a word; if that stays so, check \
-                 user name and password"
-            ));
-        }
-        Some(Ending::HungUp | Ending::Failed(_) | Ending::Violated(_)) | None => {}
-    }
-    if matches!(error, Error::UnexpectedSocketClose | Error::MalformedFrame | Error::IoErrorReadingSocket { .. }) {
-        return unreachable(format!(
-            "the AMQP handshake failed, {}; is this the broker's AMQP port, without TLS?",
-            describe(error)
-        ));
-    }
-    if matches!(
-        error,
-        Error::UnsupportedAuthMechanism { .. }
-            | Error::UnsupportedLocale { .. }
-            | Error::FrameMaxTooSmall { .. }
-            | Error::SaslSecureNotSupported
-    ) {
-        return refused(format!("the connection: {}", describe(error)));
-    }
-    unreachable(format!("the AMQP handshake failed: {}", describe(error)))
 }
 
 /// Product and version from what the broker said at the handshake.

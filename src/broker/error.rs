@@ -56,6 +56,18 @@ pub enum BrokerError {
         /// Which one, and what to do.
         reason: String,
     },
+    /// A broker answers there, and no TLS came about with it: we do not trust it, or it does not trust us.
+    Tls {
+        /// `host:port`
+        host: String,
+        /// What was seen, and what to check.
+        reason: String,
+    },
+    /// A certificate, a key or an authority cannot be used. No broker was asked.
+    TlsFiles {
+        /// Which file, and what is wrong with it.
+        reason: String,
+    },
     /// The password file cannot be read. No broker was asked.
     PasswordFile {
         /// `broker.password_file`
@@ -70,9 +82,12 @@ impl BrokerError {
     pub fn delay(&self, backoff: &mut Backoff, random: f64) -> Duration {
         match self {
             Self::Unreachable { .. } => backoff.next_unanswered(random),
-            Self::Refused { .. } | Self::Lost { .. } | Self::Topology { .. } | Self::PasswordFile { .. } => {
-                backoff.next(random)
-            }
+            Self::Refused { .. }
+            | Self::Tls { .. }
+            | Self::TlsFiles { .. }
+            | Self::Lost { .. }
+            | Self::Topology { .. }
+            | Self::PasswordFile { .. } => backoff.next(random),
         }
     }
 }
@@ -84,6 +99,8 @@ impl fmt::Display for BrokerError {
                 write!(f, "cannot reach RabbitMQ at {host}: {reason}")
             }
             Self::Refused { host, reason } => write!(f, "RabbitMQ at {host} refused {reason}"),
+            Self::Tls { host, reason } => write!(f, "no TLS with RabbitMQ at {host}: {reason}"),
+            Self::TlsFiles { reason } => write!(f, "{reason}; check [broker.tls]"),
             Self::Lost { host, reason } => {
                 write!(f, "lost the connection to RabbitMQ at {host}: {reason}")
             }

@@ -66,7 +66,7 @@ pub fn with_session<R>(
     queues: &[config::Queue],
     body: impl FnOnce(&mut Session<'_>) -> R,
 ) -> Result<R, BrokerError> {
-    let Link { mut connection, socket, host, vhost, server } = link;
+    let Link { mut connection, socket, host, vhost, server, tls } = link;
     let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let alive = connection.listen_for_connection_blocked()?;
         let channels: Result<Vec<_>, Error> = queues.iter().map(|_| connection.open_channel(None)).collect();
@@ -92,6 +92,7 @@ pub fn with_session<R>(
         host,
         vhost,
         server,
+        tls,
     };
     let result = body(&mut session);
     let end = Instant::now() + CLOSE_LIMIT;
@@ -123,6 +124,7 @@ pub struct Session<'c> {
     host: String,
     vhost: String,
     server: String,
+    tls: Option<&'static str>,
 }
 
 impl Session<'_> {
@@ -134,6 +136,11 @@ impl Session<'_> {
     /// What the broker calls itself, such as `RabbitMQ 3.10.8`.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The version of TLS, such as `TLSv1.3`; `None`: the connection is not encrypted.
+    pub fn tls(&self) -> Option<&'static str> {
+        self.tls
     }
 
     /// The virtual host.

@@ -36,7 +36,7 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<i32> {
-    let mut result = config::load(path, env);
+    let mut result = config::check(path, env);
     if let Ok(loaded) = &mut result {
         judge_place(loaded);
     }
@@ -242,14 +242,15 @@ ok: 1 file, 2 jobs, 3 queues
             ),
         ];
         for (handler, expect) in handlers {
-            let text =
-                format!("[broker]\nurls = [\"amqp://h\"]\n[jobs.j]\nqueue = \"q\"\n[jobs.j.handler]\n{handler}\n");
+            let text = format!(
+                "[broker]\nurls = [\"amqp://localhost\"]\n[jobs.j]\nqueue = \"q\"\n[jobs.j.handler]\n{handler}\n"
+            );
             let (code, out, err) = run(&text, PLAIN);
             assert_eq!((code, &*err), (0, ""), "{handler}");
             assert!(out.contains(&format!("  job j: q -> {expect}")), "{handler}\n{out}");
             assert!(!out.contains("secret"), "{out}");
         }
-        let text = "[broker]\nurls = [\"amqp://h\"]\n[jobs.j]\nqueue = \"q\"\nreply = true\nprefetch = \"auto\"\n\
+        let text = "[broker]\nurls = [\"amqp://localhost\"]\n[jobs.j]\nqueue = \"q\"\nreply = true\nprefetch = \"auto\"\n\
                     handler.worker = [\"a\"]\n";
         let (_, out, _) = run(text, PLAIN);
         assert!(out.contains("-> worker a, replies, concurrency 4, prefetch auto, dead"), "{out}");

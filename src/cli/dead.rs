@@ -171,6 +171,8 @@ fn failure(trouble: &Trouble) -> Failure {
             BrokerError::Unreachable { .. }
             | BrokerError::Refused { .. }
             | BrokerError::Lost { .. }
+            | BrokerError::Tls { .. }
+            | BrokerError::TlsFiles { .. }
             | BrokerError::PasswordFile { .. } => Exit::NoBroker,
         },
         Trouble::Publish(PublishError::Refused { .. } | PublishError::Stalled { .. }) | Trouble::File(_) => {

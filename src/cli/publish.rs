@@ -53,6 +53,8 @@ pub fn exit(error: &BrokerError) -> Exit {
         BrokerError::Unreachable { .. }
         | BrokerError::Refused { .. }
         | BrokerError::Lost { .. }
+        | BrokerError::Tls { .. }
+        | BrokerError::TlsFiles { .. }
         | BrokerError::PasswordFile { .. } => Exit::NoBroker,
     }
 }

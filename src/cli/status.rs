@@ -59,7 +59,9 @@ fn broker(text: &mut String, status: &Status) {
         (true, true) => "connected, publishing blocked",
         (false, _) => "not connected",
     };
-    let _ = writeln!(text, "broker  {server} at {host}, vhost {vhost}: {state}, {} reconnects", broker.reconnects);
+    let tls = broker.tls.as_deref().map_or_else(String::new, |tls| format!(", {tls}"));
+    let reconnects = broker.reconnects;
+    let _ = writeln!(text, "broker  {server} at {host}, vhost {vhost}: {state}{tls}, {reconnects} reconnects");
 }
 
 fn store(text: &mut String, status: &Status) {

@@ -1,35 +1,46 @@
 //! A broker URL taken apart: `amqp://user:password@host:port/vhost`.
 //!
-//! Without user and password they are `guest` and `guest`, without a port it is 5672, and without a virtual host (or
-//! with nothing but the slash) it is `/`, which is written `%2f`. No message here repeats any part of the URL but the
+//! Without user and password they are `guest` and `guest`, without a port it is 5672, for `amqps://` 5671, and without a
+//! virtual host (or with nothing but the slash) it is `/`, which is written `%2f`. No message here repeats any part of the URL but the
 //! scheme: the rest may hold a secret, even misplaced.
 
 use url::{Host, ParseError, Url};
 
 use super::BrokerHost;
+use crate::tls;
 
 /// What every message that cannot be more exact gives as the mend.
-const FORM: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST; all but the host may be left out, and / is written %2f";
+const FORM: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS; all but the host may be left out, and / is written %2f";
 /// The longest user name, password or virtual host: what AMQP 0-9-1 calls a short string.
 const LONGEST: usize = 255;
-const DEFAULT_PORT: u16 = 5672;
+const PLAIN_PORT: u16 = 5672;
+const TLS_PORT: u16 = 5671;
 
 /// What is wrong with a URL, and how to mend it.
 pub type Fault = (&'static str, &'static str);
 
-/// Takes a URL apart. `password_elsewhere`: a password file makes up for a missing password.
-pub fn parse(text: &str, password_elsewhere: bool) -> Result<BrokerHost, Fault> {
+/// Where the password stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Password {
+    /// In the URL.
+    Here,
+    /// In a file, which makes up for a missing one.
+    Elsewhere,
+    /// There is none, and no user: a certificate takes their place.
+    Never,
+}
+
+/// Takes a URL apart.
+pub fn parse(text: &str, password: Password) -> Result<BrokerHost, Fault> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(("this URL holds a blank or a control character", "remove it, or write it percent-encoded"));
     }
     let url = Url::parse(text).map_err(|error| not_a_url(text, error))?;
-    match url.scheme() {
-        "amqp" => {}
-        "amqps" => {
-            return Err(("TLS is not supported by this version yet", "use an amqp:// URL"));
-        }
+    let (tls, default_port) = match url.scheme() {
+        "amqp" => (false, PLAIN_PORT),
+        "amqps" => (true, TLS_PORT),
         _ => return Err(("this is no AMQP URL", FORM)),
-    }
+    };
     if url.query().is_some() {
         return Err((
             "a broker URL has no parameters here",
@@ -39,13 +50,21 @@ pub fn parse(text: &str, password_elsewhere: bool) -> Result<BrokerHost, Fault> 
     if url.fragment().is_some() {
         return Err(("a broker URL has no `#`", "a `#` in a password is written %23"));
     }
-    let (user, password) = credentials(&url, password_elsewhere)?;
+    let (user, password) = credentials(&url, password)?;
+    let host = host(&url)?;
+    if tls && tls::server_name(&host).is_none() {
+        return Err((
+            "the host of this URL cannot stand in a certificate",
+            "write it as the broker's certificate has it",
+        ));
+    }
     Ok(BrokerHost {
-        host: host(&url)?,
+        host,
+        tls,
         port: match url.port() {
             Some(0) => return Err(("the port of this URL is 0", "allowed: 1 to 65535")),
             Some(port) => port,
-            None => DEFAULT_PORT,
+            None => default_port,
         },
         user,
         password,
@@ -91,14 +110,23 @@ fn host(url: &Url) -> Result<String, Fault> {
     }
 }
 
-fn credentials(url: &Url, password_elsewhere: bool) -> Result<(String, String), Fault> {
+fn credentials(url: &Url, place: Password) -> Result<(String, String), Fault> {
     let user = decode(url.username()).ok_or(("the user of this URL is not percent-encoded text", FORM))?;
     let password = decode(url.password().unwrap_or_default())
         .ok_or(("the password of this URL is not percent-encoded text", "a plain `%` is written %25"))?;
+    if place == Password::Never {
+        let none = user.is_empty() && password.is_empty();
+        let help = "remove user and password: with auth = \"external\" the broker takes the user from the certificate";
+        return if none {
+            Ok((user, password))
+        } else {
+            Err(("this URL has a user, and so has the certificate", help))
+        };
+    }
     match (user.is_empty(), password.is_empty()) {
         (true, true) => Ok(("guest".to_owned(), "guest".to_owned())),
         (true, false) => Err(("this URL has a password but no user", FORM)),
-        (false, true) if !password_elsewhere => {
+        (false, true) if place == Password::Here => {
             Err(("this URL has a user but no password", "add the password, or set broker.password_file"))
         }
         (false, _) => Ok((user, password)),
@@ -154,7 +182,7 @@ mod tests {
     #[test]
     fn takes_urls_apart() {
         let check = |text: &str, host: &str, user: &str, password: &str, vhost: &str| {
-            let got = parse(text, false).expect(text);
+            let got = parse(text, Password::Here).expect(text);
             assert_eq!(got.to_string(), host, "{text}");
             assert_eq!((&*got.user, &*got.password, &*got.vhost), (user, password, vhost), "{text}");
         };
@@ -168,19 +196,34 @@ mod tests {
         check("amqp://u:p:q@h", "h:5672", "u", "p:q", "/");
         check("amqp://[::1]:5673/x", "[::1]:5673", "guest", "guest", "x");
         check("amqp://my_rabbit-1/x.y", "my_rabbit-1:5672", "guest", "guest", "x.y");
+        check("amqps://my_rabbit-1/x.y", "my_rabbit-1:5671", "guest", "guest", "x.y");
+        check("amqps://u:p@[::1]", "[::1]:5671", "u", "p", "/");
+        check("AMQPS://10.0.0.1:5672", "10.0.0.1:5672", "guest", "guest", "/");
+        let is_tls = |text: &str| parse(text, Password::Here).expect(text).tls;
+        assert!(is_tls("amqps://h:5672") && !is_tls("amqp://h:5671"), "the scheme says it, not the port");
+    }
+
+    #[test]
+    fn a_certificate_takes_the_place_of_user_and_password() {
+        let host = parse("amqps://h/v", Password::Never).expect("nobody is named");
+        assert_eq!((&*host.user, &*host.password, &*host.vhost), ("", "", "v"));
+        for url in ["amqps://bob@h", "amqps://bob:hunter2@h", "amqps://:hunter2@h"] {
+            let (message, _) = parse(url, Password::Never).expect_err(url);
+            assert!(message.contains("has a user"), "{message}");
+        }
     }
 
     #[test]
     fn a_password_file_makes_up_for_the_password() {
-        let host = parse("amqp://bob@h", true).expect("the password is in the file");
+        let host = parse("amqp://bob@h", Password::Elsewhere).expect("the password is in the file");
         assert_eq!((&*host.user, &*host.password), ("bob", ""));
-        assert!(parse("amqp://bob@h", false).is_err());
+        assert!(parse("amqp://bob@h", Password::Here).is_err());
     }
 
     #[test]
     fn says_what_is_wrong() {
         let check = |text: &str, part: &str| {
-            let (message, _) = parse(text, false).expect_err(text);
+            let (message, _) = parse(text, Password::Here).expect_err(text);
             assert!(message.contains(part), "{text}: {message}");
         };
         check("", "no AMQP URL");
@@ -191,7 +234,7 @@ mod tests {
         check("amqp:/h", "no host");
         check("amqp://", "no host");
         check("amqp://:5672", "no host");
-        check("amqps://h", "TLS is not supported by this version yet");
+        check("amqps://a..b", "cannot stand in a certificate");
         check("amqp://h:0", "port");
         check("amqp://h:70000", "port");
         check("amqp://h:5x", "port");
@@ -245,7 +288,8 @@ mod tests {
                 "amqps?:/{0,3}[a-z%@:/?#\\[\\].0-9é\\\\-]{0,30}",
                 "amqp://[^@]{0,10}:[^@]{0,10}@[a-z0-9.:\\[\\]%]{0,12}/.{0,10}",
             ], elsewhere: bool) {
-                if let Ok(host) = parse(&text, elsewhere) {
+                let password = if elsewhere { Password::Elsewhere } else { Password::Here };
+                if let Ok(host) = parse(&text, password) {
                     prop_assert!(!host.host.is_empty() && host.port > 0, "{:?}", text);
                     prop_assert!(!host.user.is_empty() && !host.vhost.is_empty(), "{:?}", text);
                     for part in [&host.user, &host.password, &host.vhost] {
@@ -263,7 +307,7 @@ mod tests {
                 let url = format!("amqp://{}:{}@{host}:{port}/{}", encode(&user, all), encode(&password, all), encode(&vhost, all));
                 // A path of dots alone is no name to the URL standard, however it is written.
                 prop_assume!(!matches!(&*vhost, "." | ".."));
-                let got = parse(&url, false).map_err(|(why, _)| TestCaseError::fail(format!("{url}: {why}")))?;
+                let got = parse(&url, Password::Here).map_err(|(why, _)| TestCaseError::fail(format!("{url}: {why}")))?;
                 prop_assert_eq!((got.user, got.password, got.vhost, got.port), (user, password, vhost, port));
                 prop_assert_eq!(got.host, host.trim_matches(['[', ']']));
             }

@@ -11,7 +11,7 @@ use super::place::{Place, Source};
 use super::report::{Finding, Kind, Level, Report};
 use super::section::{Reader, Section};
 use super::sketch::{Node, Pass, Sketch};
-use super::{Config, general, item::Item, job, mask, shape, sketch};
+use super::{Config, broker, general, item::Item, job, mask, shape, sketch};
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/warrend/warrend.toml";
@@ -61,6 +61,15 @@ pub fn process_environment(name: &str) -> Option<String> {
 /// All errors of all files come in one report. Relative paths in any of the files are taken from the folder of the main
 /// one. `env` gives the values of environment variables.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    read_all(path, env, false)
+}
+
+/// [`load`], and a look into the certificates and keys that the configuration names.
+pub fn check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    read_all(path, env, true)
+}
+
+fn read_all(path: &Path, env: &dyn Fn(&str) -> Option<String>, inspects_files: bool) -> Result<Loaded, Report> {
     let folder = path.parent().unwrap_or(Path::new(""));
     // Handlers may run in another folder than the daemon. Where the current one is gone, paths stay as they are.
     let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_path_buf());
@@ -68,7 +77,9 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
     if files[0].unreadable.is_none() {
         files.extend(job_files(&path.with_file_name(JOBS_FOLDER)));
     }
-    judge(&files, &folder, env)
+    let mut reader = Reader::new(env, &folder);
+    reader.inspects_files = inspects_files;
+    judge(&files, reader)
 }
 
 fn read(path: PathBuf) -> File {
@@ -107,10 +118,9 @@ fn job_files(folder: &Path) -> Vec<File> {
     paths.into_iter().map(read).collect()
 }
 
-/// Judges what was read. Apart from [`load`], so that it knows nothing of the file system.
-fn judge(files: &[File], folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+/// Judges what was read.
+fn judge(files: &[File], reader: Reader<'_>) -> Result<Loaded, Report> {
     let parsed: Vec<_> = files.iter().map(|file| DeTable::parse_recoverable(file.toml())).collect();
-    let reader = Reader::new(env, folder);
     let mut broken_lines: Vec<Vec<usize>> = Vec::new();
     for (index, (file, (tree, errors))) in files.iter().zip(&parsed).enumerate() {
         broken_lines.push(syntax(&reader, index, file, tree.get_ref(), errors));
@@ -210,7 +220,7 @@ pub fn sketch() -> Vec<Node> {
 /// Reads all tables of all files. `path`: the main file. `broken`: some tables may be missing.
 fn whole<'a>(reader: &'a Reader<'a>, roots: &[Section<'a>], path: &Path, broken: bool) -> Config {
     let main = roots[0];
-    let (broker, store) = (general::broker(&main), general::store(&main.section("store", &shape::STORE)));
+    let (broker, store) = (broker::broker(&main), general::store(&main.section("store", &shape::STORE)));
     let control = general::control(&main.section("control", &shape::CONTROL));
     let shutdown = general::shutdown(&main.section("shutdown", &shape::SHUTDOWN));
     let mut drafts: Vec<Draft> =

@@ -23,6 +23,8 @@ pub struct Reader<'a> {
     pub folder: &'a Path,
     /// Set where nothing is read, but noted what would be.
     pub pass: Option<Pass<'a>>,
+    /// Whether the files that the configuration names are judged too.
+    pub inspects_files: bool,
     findings: RefCell<Vec<Finding>>,
 }
 
@@ -60,7 +62,7 @@ impl<T> Got<T> {
 impl<'a> Reader<'a> {
     /// Nothing noted yet.
     pub fn new(env: &'a dyn Fn(&str) -> Option<String>, folder: &'a Path) -> Self {
-        Self { env, folder, pass: None, findings: RefCell::new(Vec::new()) }
+        Self { env, folder, pass: None, inspects_files: false, findings: RefCell::new(Vec::new()) }
     }
 
     /// Where to note for a sketch, and for which node.

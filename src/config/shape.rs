@@ -19,10 +19,12 @@ pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] }
 /// `[broker]`
 pub const BROKER: Shape = Shape {
     name: "[broker]",
-    keys: &["urls", "password_file", "heartbeat", "connect_timeout", "reconnect", "delay_queues"],
+    keys: &["urls", "password_file", "heartbeat", "connect_timeout", "reconnect", "delay_queues", "tls"],
 };
 /// `reconnect = { ... }`
 pub const RECONNECT: Shape = Shape { name: "[broker.reconnect]", keys: &["initial", "max"] };
+/// `[broker.tls]`
+pub const TLS: Shape = Shape { name: "[broker.tls]", keys: &["ca_file", "cert_file", "key_file", "auth"] };
 /// `[store]`
 pub const STORE: Shape = Shape { name: "[store]", keys: &["path", "synchronous", "retention"] };
 /// `[control]`
@@ -114,10 +116,11 @@ pub const KILL_SWITCH: Shape =
 pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "type", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
-pub const ALL: [&Shape; 18] = [
+pub const ALL: [&Shape; 19] = [
     &ROOT,
     &BROKER,
     &RECONNECT,
+    &TLS,
     &STORE,
     &CONTROL,
     &SHUTDOWN,

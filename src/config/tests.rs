@@ -15,6 +15,7 @@ mod fuzz;
 mod handlers;
 mod schema;
 mod secrets;
+mod security;
 mod shipped;
 
 /// A folder with a main file and files in `jobs.d`.
@@ -137,8 +138,9 @@ env = { A = "${GONE:-default}" }
 
 #[test]
 fn defaults_depend_on_what_is_given() {
-    let text =
-        |job: &str| format!("broker.urls = [\"amqp://h\"]\nstore.retention = \"3d\"\n[jobs.a]\nqueue = \"q\"\n{job}");
+    let text = |job: &str| {
+        format!("broker.urls = [\"amqp://localhost\"]\nstore.retention = \"3d\"\n[jobs.a]\nqueue = \"q\"\n{job}")
+    };
     let job = |rest: &str| Folder::new(&text(rest)).good().config.jobs.remove(0);
     assert_eq!(job("handler.discard = true").prefetch, Prefetch::Fixed(200));
     assert_eq!(job("handler.command = [\"a\"]\nconcurrency = 16").prefetch, Prefetch::Fixed(32));
@@ -151,7 +153,7 @@ fn defaults_depend_on_what_is_given() {
 fn every_kind_of_value_arrives() {
     let text = r#"
 [broker]
-urls = ["amqp://h", "amqp://[::1]:5673"]
+urls = ["amqp://localhost", "amqp://[::1]:5673"]
 heartbeat = "0s"
 [jobs.a]
 order = "strict"

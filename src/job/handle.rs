@@ -50,6 +50,8 @@ pub struct LinkReport {
     pub vhost: String,
     /// Product and version.
     pub server: String,
+    /// The version of TLS, if any.
+    pub tls: Option<&'static str>,
 }
 
 /// What a job needs from the daemon.

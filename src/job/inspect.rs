@@ -32,6 +32,7 @@ impl Job {
                 host: session.host().to_owned(),
                 vhost: session.vhost().to_owned(),
                 server: session.server().to_owned(),
+                tls: session.tls(),
             }
         });
         if link.is_none() {

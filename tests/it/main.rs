@@ -30,6 +30,7 @@ mod reply;
 mod stall;
 mod store;
 mod tap;
+mod tls;
 mod tools;
 mod topology;
 mod wire;

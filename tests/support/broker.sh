@@ -8,6 +8,7 @@
 #   broker.sh alarm    has it believe that memory is short, so that it blocks publishers; no-alarm ends that
 #   broker.sh disk-alarm   the same with the disk; no-disk-alarm ends that
 #   broker.sh eval X   has it evaluate the Erlang expression X, and prints the value
+#   broker.sh reread   has it read the files of its certificates again
 #   broker.sh status   says whether it runs; exit 0 or 1
 #   broker.sh url      prints its AMQP URL
 #   broker.sh env      prints `export ...` lines for the tests
@@ -15,6 +16,9 @@
 # The node shares nothing with a broker of the system: it has its own name, its own ports, its own epmd, its own
 # cookie, and everything it writes lies below one folder. It listens on loopback only. It runs as the calling user: the
 # wrapper in /usr/sbin would switch to the user `rabbitmq` and the system's folders, so it is not used.
+#
+# A file extra.conf in its folder is appended to its configuration, with @TLS_PORT@ replaced by its fifth port, and a file
+# extra_plugins names plugins to enable, one a line.
 #
 #   WARREND_AMQP_URL         a broker that runs already: no node is started, this one is used
 #   WARREND_MANAGEMENT_URL   its management API; http://HOST:15672 by default
@@ -71,14 +75,14 @@ free_port() {
     ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# Four ports in a row: AMQP, management, distribution, epmd. Kept between starts, so that a client finds a restarted
+# Five ports in a row: AMQP, management, distribution, epmd, AMQP over TLS. Kept between starts, so that a client finds a restarted
 # node again; chosen anew only when something else took them. They lie below the range that the kernel gives to
-# outgoing connections (32768 and up), so none of those takes one while the node is down. The epmd holds the four for
-# its node from here on: of two nodes that choose at the same time, one finds the last port taken.
+# outgoing connections (32768 and up), so none of those takes one while the node is down. The epmd holds the five for
+# its node from here on: of two nodes that choose at the same time, one finds its port taken.
 choose_ports() {
     local first port
     for first in $(cat "$folder/port" 2>/dev/null) $(seq 25700 10 26690); do
-        for port in "$first" $((first + 1)) $((first + 2)) $((first + 3)); do
+        for port in "$first" $((first + 1)) $((first + 2)) $((first + 3)) $((first + 4)); do
             # Our own epmd survives a killed node.
             if ! free_port "$port" && ! epmd_listens "$port"; then
                 continue 2
@@ -91,7 +95,7 @@ choose_ports() {
             return
         fi
     done
-    fail "no four free ports in a row between 25700 and 26699 on 127.0.0.1"
+    fail "no five free ports in a row between 25700 and 26699 on 127.0.0.1"
 }
 
 # epmd_listens PORT: whether our epmd is what listens there, by the socket's inode.
@@ -115,7 +119,7 @@ start_epmd() {
 
 read_ports() {
     amqp=$(cat "$folder/port" 2>/dev/null) || fail "the private node was never started: run \`make broker-start\`"
-    http=$((amqp + 1)) dist=$((amqp + 2)) epmd=$((amqp + 3)) names=$epmd
+    http=$((amqp + 1)) dist=$((amqp + 2)) epmd=$((amqp + 3)) tls=$((amqp + 4)) names=$epmd
     if [ "$lead" != "$folder" ]; then
         names=$(cat "$lead/port" 2>/dev/null) || fail "the node of $lead was never started"
         names=$((names + 3))
@@ -125,7 +129,7 @@ read_ports() {
 write_config() {
     mkdir -p "$folder"/{data,log,home,config,schema}
     chmod 700 "$folder/home"
-    printf '[rabbitmq_management].\n' >"$folder/enabled_plugins"
+    printf '[rabbitmq_management%s].\n' "$(sed 's/^/,/' "$folder/extra_plugins" 2>/dev/null)" >"$folder/enabled_plugins"
     : >"$folder/rabbitmq-env.conf"
     # Names are looked up here and not in /etc/hosts, which a container may lack.
     printf '{host, {127,0,0,1}, ["localhost", "%s"]}.\n{lookup, [file, native]}.\n' \
@@ -141,6 +145,9 @@ collect_statistics_interval = 1000
 log.console = false
 log.file.level = warning
 CONF
+    if [ -e "$folder/extra.conf" ]; then
+        sed "s/@TLS_PORT@/$tls/" "$folder/extra.conf" >>"$folder/rabbitmq.conf"
+    fi
     printf '%s@localhost\n' "$node_name" >"$folder/name"
     if [ "$lead" != "$folder" ]; then
         cat >>"$folder/rabbitmq.conf" <<CONF
@@ -292,6 +299,12 @@ evaluate() {
     (become "$control" -q eval "$1")
 }
 
+reread() {
+    running node >/dev/null || fail "the private node does not run"
+    read_ports
+    (become "$control" -q eval 'ssl:clear_pem_cache().' >/dev/null)
+}
+
 # Unless another node of the cluster is registered in it, which would not find the others again.
 end_epmd() {
     local pid
@@ -345,7 +358,9 @@ external() {
     case $1 in
     start | status) printf 'using the broker at %s:%s (WARREND_AMQP_URL)\n' "$url_host" "$url_port" ;;
     stop) ;;
-    kill | freeze | thaw | alarm | no-alarm | disk-alarm | no-disk-alarm | eval) fail "the broker of WARREND_AMQP_URL is not ours to $1" ;;
+    kill | freeze | thaw | alarm | no-alarm | disk-alarm | no-disk-alarm | eval | reread)
+        fail "the broker of WARREND_AMQP_URL is not ours to $1"
+        ;;
     url) printf '%s\n' "$WARREND_AMQP_URL" ;;
     env) print_env "$WARREND_AMQP_URL" "$url_management" ;;
     *) usage ;;
@@ -353,7 +368,7 @@ external() {
 }
 
 usage() {
-    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|disk-alarm|no-disk-alarm|eval EXPRESSION|status|url|env\n' >&2
+    printf 'usage: broker.sh start|stop|kill|freeze|thaw|alarm|no-alarm|disk-alarm|no-disk-alarm|eval EXPRESSION|reread|status|url|env\n' >&2
     exit 2
 }
 
@@ -380,6 +395,7 @@ main() {
     disk-alarm) set_free_space 1000000GB ;;
     no-disk-alarm) set_free_space "$free_space" ;;
     eval) evaluate "$2" ;;
+    reread) reread ;;
     status)
         if running node >/dev/null; then
             read_ports

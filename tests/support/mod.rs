@@ -5,6 +5,7 @@
 
 pub mod baddisk;
 pub mod broker;
+pub mod certificates;
 pub mod clock;
 pub mod daemon;
 pub mod journal;

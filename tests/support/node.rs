@@ -1,5 +1,6 @@
 //! A private RabbitMQ node of one test, for those that stop, kill and restart their broker.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -13,10 +14,17 @@ pub struct Node {
     broker: Broker,
 }
 
+/// Where a node lies in its row of ports, by broker.sh: AMQP first, and this much further AMQP over TLS.
+const TLS_PORT: u16 = 4;
+
 impl Node {
     /// Starts one with empty folders.
     pub fn start() -> Self {
-        let folder = TempDir::with_prefix("warrend-node-").expect("a temporary folder can be made");
+        Self::start_in(TempDir::with_prefix("warrend-node-").expect("a temporary folder can be made"))
+    }
+
+    /// Starts one in a folder that may hold `extra.conf` and `extra_plugins`, which see in broker.sh.
+    pub fn start_in(folder: TempDir) -> Self {
         run(&folder, "start");
         let exports = run(&folder, "env");
         let value = |name: &str| {
@@ -34,6 +42,23 @@ impl Node {
     /// The broker that it serves. Its address stays the same over restarts.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The port of AMQP over TLS, where its `extra.conf` has it listen there.
+    pub fn tls_port(&self) -> u16 {
+        let address = self.broker.address();
+        let port = address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        port.expect("an address ends with its port") + TLS_PORT
+    }
+
+    /// Has it read the files of its certificates again.
+    pub fn reread_certificates(&self) {
+        run(&self.folder, "reread");
     }
 
     /// Stops it in good order; its data stays.

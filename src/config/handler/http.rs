@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::{Host, ParseError, Url};
 
 use crate::config::Http;
+use crate::config::host::is_this_machine;
 use crate::config::item::Item;
 use crate::config::section::Section;
 use crate::config::sketch::Want;
@@ -52,7 +53,7 @@ pub fn url(item: &Item<'_>, section: &Section<'_>) -> Option<String> {
         Err((message, help)) => return item.error(message, help),
     };
     if url.scheme() == "http" {
-        if !is_this_machine(&url) {
+        if !url.host_str().is_some_and(is_this_machine) {
             let help = "write https://; plain http:// is for addresses of this machine";
             item.reader().warn(item.place, "the messages of this job would cross the network unencrypted", help);
         }
@@ -97,15 +98,6 @@ fn parse(text: &str) -> Result<Url, (&'static str, &'static str)> {
         }
         Some(Host::Domain(_) | Host::Ipv4(_) | Host::Ipv6(_)) => Ok(url),
         None => Err(("this URL has no host", FORM)),
-    }
-}
-
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

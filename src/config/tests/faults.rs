@@ -13,21 +13,36 @@ heartbeat = "15s" => 1:2 there are no broker URLs
 urls = "amqp://h" => 2:8 `urls` must be an array, not a string
 urls = [] => 2:8 give at least one URL
 urls = [5672] => 2:9 an entry of `urls` must be a string, not an integer
-urls = ["amqp://h", "http://h"] => 2:21 this is no AMQP URL
-urls = ["amqps://h"] => 2:9 TLS is not supported by this version yet
-urls = ["amqp://h/a", "amqp://h/b"] => 2:23 names another virtual host than the first
-urls = ["amqp://h"]\nheartbeat = 15 => 3:13 write "15s"
-urls = ["amqp://h"]\nheartbeat = "1500ms" => 3:13 "0s" to "65535s", in whole seconds
-urls = ["amqp://h"]\nheartbeat = "65536s" => 3:13 in whole seconds
-urls = ["amqp://h"]\nconnect_timeout = "0s" => 3:19 allowed: "1ms" to "36500d"
-urls = ["amqp://h"]\nreconnect = "1s" => 3:13 allowed keys: initial, max
-urls = ["amqp://h"]\nreconnect = { initial = "0s" } => 3:25 cannot be that duration
-urls = ["amqp://h"]\nreconnect = { initial = "31s" } => 3:25 `max` is below `initial`
-urls = ["amqp://h"]\nreconnect = { max = "499ms" } => 3:21 `initial` is "500ms"
-urls = ["amqp://h"]\nreconnect = { factor = 2 } => 3:15 allowed in [broker.reconnect]: initial, max
-urls = ["amqp://h"]\npassword_file = "" => 3:17 `password_file` is empty
-urls = ["amqp://h"]\npassword = "hunter2" => 3:1 did you mean `password_file`?
-urls = ["amqp://h"]\n[broker.tls]\nca_file = "x" => 3:9 unknown key `tls`
+urls = ["amqp://[::1]", "http://h"] => 2:25 this is no AMQP URL
+urls = ["amqps://h/a", "amqps://h/b"] => 2:24 names another virtual host than the first
+urls = ["amqp://[::1]"]\nheartbeat = 15 => 3:13 write "15s"
+urls = ["amqp://[::1]"]\nheartbeat = "1500ms" => 3:13 "0s" to "65535s", in whole seconds
+urls = ["amqp://[::1]"]\nheartbeat = "65536s" => 3:13 in whole seconds
+urls = ["amqp://[::1]"]\nconnect_timeout = "0s" => 3:19 allowed: "1ms" to "36500d"
+urls = ["amqp://[::1]"]\nreconnect = "1s" => 3:13 allowed keys: initial, max
+urls = ["amqp://[::1]"]\nreconnect = { initial = "0s" } => 3:25 cannot be that duration
+urls = ["amqp://[::1]"]\nreconnect = { initial = "31s" } => 3:25 `max` is below `initial`
+urls = ["amqp://[::1]"]\nreconnect = { max = "499ms" } => 3:21 `initial` is "500ms"
+urls = ["amqp://[::1]"]\nreconnect = { factor = 2 } => 3:15 allowed in [broker.reconnect]: initial, max
+urls = ["amqp://[::1]"]\npassword_file = "" => 3:17 `password_file` is empty
+urls = ["amqp://[::1]"]\npassword = "hunter2" => 3:1 did you mean `password_file`?
+urls = ["amqp://h"] => 2:9 cross the network unencrypted
+urls = ["amqp://localhost", "amqp://10.0.0.1"] => 2:29 cross the network unencrypted
+urls = ["amqps://h", "amqp://i", "amqp://localhost"] => 2:22 this URL is not encrypted, another one is
+urls = ["amqps://a..b"] => 2:9 the host of this URL cannot stand in a certificate
+urls = ["amqp://[::1]"]\n[broker.tls]\nca_file = "x" => 4:1 `ca_file` has no effect without an amqps:// URL
+urls = ["amqps://h"]\n[broker.tls]\nauth = true => 4:8 `auth` must be a string, not a boolean
+urls = ["amqps://h"]\n[broker.tls]\nca_file = "" => 4:11 `ca_file` is empty
+urls = ["amqps://h"]\n[broker.tls]\ncafile = "x" => 4:1 did you mean `ca_file`?
+urls = ["amqps://h"]\n[broker.tls]\nverify = false => 4:1 allowed in [broker.tls]: ca_file, cert_file, key_file, auth
+urls = ["amqps://h"]\ntls = true => 3:7 `tls` must be a table, not a boolean
+urls = ["amqps://h"]\n[broker.tls]\ncert_file = "x" => 4:13 `cert_file` without `key_file`
+urls = ["amqps://h"]\n[broker.tls]\nkey_file = "x" => 4:12 `key_file` without `cert_file`
+urls = ["amqps://h"]\n[broker.tls]\nauth = "externl" => 4:8 did you mean "external"?
+urls = ["amqps://h"]\n[broker.tls]\nauth = "external" => 4:8 auth = "external" without a certificate
+urls = ["amqps://bob:hunter2@h"]\n[broker.tls]\nauth = "external"\ncert_file = "x"\nkey_file = "y" => 2:9 this URL has a user, and so has the certificate
+urls = ["amqps://h", "amqp://[::1]"]\n[broker.tls]\nauth = "external"\ncert_file = "x"\nkey_file = "y" => 2:22 takes an amqps:// URL
+urls = ["amqps://h"]\npassword_file = "p"\n[broker.tls]\nauth = "external"\ncert_file = "x"\nkey_file = "y" => 3:17 `password_file` has no effect
 "##;
 
 /// Of the other tables beside the jobs.

@@ -33,7 +33,7 @@ fn files_that_cannot_be_read() {
 #[test]
 fn jobs_of_all_files_come_together() {
     let job = |name: &str| format!("[jobs.{name}]\nqueue = \"{name}\"\nhandler.discard = true\n");
-    let folder = Folder::new(&format!("broker.urls = [\"amqp://h\"]\n{}", job("m")))
+    let folder = Folder::new(&format!("broker.urls = [\"amqp://localhost\"]\n{}", job("m")))
         .with("jobs.d/20-a.toml", &job("a"))
         .with("jobs.d/10-z.toml", &job("z"))
         .with("jobs.d/30-none.toml", "")
@@ -49,7 +49,7 @@ fn jobs_of_all_files_come_together() {
 #[test]
 fn faults_between_files() {
     let job = "[jobs.a]\nqueue = \"a\"\nhandler.discard = true\n";
-    let folder = Folder::new(&format!("broker.urls = [\"amqp://h\"]\n{job}"))
+    let folder = Folder::new(&format!("broker.urls = [\"amqp://localhost\"]\n{job}"))
         .with("jobs.d/1.toml", &format!("\n{job}[store]\npath = 5\n"))
         .with("jobs.d/2.toml", "[jobs.b]\nqueue = \"a\"\nhandler.discard = true");
     let report = folder.faulty();
@@ -65,7 +65,7 @@ fn faults_between_files() {
 
 #[test]
 fn a_job_may_stand_in_jobs_d_alone() {
-    let folder = Folder::new("broker.urls = [\"amqp://h\"]")
+    let folder = Folder::new("broker.urls = [\"amqp://localhost\"]")
         .with("jobs.d/a.toml", "[jobs.a]\nqueue = \"a\"\nhandler.discard = true\n");
     assert_eq!(folder.good().config.jobs.len(), 1);
 }

@@ -69,6 +69,8 @@ fn the_examples_in_comments_are_good() {
         let beside = match key {
             "batch" | "linger" | "max_tasks" | "max_memory" | "max_age" => "#worker",
             "headers" | "secret_file" | "ca_file" => "#http",
+            "cert_file" => "#key_file",
+            "key_file" => "#cert_file",
             _ => "",
         };
         for line in lines.iter_mut().filter(|line| !beside.is_empty() && line.starts_with(beside)) {
@@ -84,7 +86,7 @@ fn the_examples_in_comments_are_good() {
         Folder::new(&lines.join("\n")).good();
         tried += 1;
     }
-    assert_eq!(tried, 24, "the examples were found");
+    assert_eq!(tried, 27, "the examples were found");
 }
 
 /// A table that is off unless it stands has its defaults in a comment.

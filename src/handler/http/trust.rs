@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustls::crypto::ring;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::request::Target;
+use crate::tls;
 
 /// What TLS connections are made with. Verification cannot be switched off.
 #[derive(Debug)]
@@ -27,28 +27,14 @@ impl Trust {
 
     /// For the client.
     pub fn tls(&self) -> TlsConfig {
-        let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()));
+        let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(tls::provider());
         let roots = self.0.clone().unwrap_or_default();
         builder.root_certs(RootCerts::Specific(roots)).build()
     }
 }
 
 fn of_file(path: &Path) -> Result<Arc<Vec<Certificate<'static>>>, String> {
-    let shown = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("the ca_file {shown} cannot be read: {error}"))?;
-    let mut roots = Vec::new();
-    for item in parse_pem(&text) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
-            // A file may hold more than certificates.
-            Ok(_) => {}
-            Err(_) => return Err(format!("the ca_file {shown} is not a PEM file")),
-        }
-    }
-    if roots.is_empty() {
-        return Err(format!("the ca_file {shown} holds no certificate"));
-    }
-    Ok(Arc::new(roots))
+    read(Some(path)).map(Arc::new)
 }
 
 fn of_the_system() -> Result<Arc<Vec<Certificate<'static>>>, String> {
@@ -56,12 +42,12 @@ fn of_the_system() -> Result<Arc<Vec<Certificate<'static>>>, String> {
     if let Some(roots) = shared.upgrade() {
         return Ok(roots);
     }
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        return Err("the system has no certificates to trust: install ca-certificates, or set ca_file".to_owned());
-    }
-    let roots = found.certs.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    let roots = Arc::new(roots);
+    let roots = Arc::new(read(None)?);
     *shared = Arc::downgrade(&roots);
     Ok(roots)
+}
+
+fn read(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, String> {
+    let found = tls::authorities(ca_file).map_err(|fault| fault.to_string())?;
+    Ok(found.iter().map(|root| Certificate::from_der(root).to_owned()).collect())
 }

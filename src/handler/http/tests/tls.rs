@@ -3,39 +3,18 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::ALL_VERSIONS;
 
 use super::server::fine;
 use super::*;
+use crate::tls::tests::Authority;
 
-/// An authority, and the certificate that it gave to a host.
-struct Authority {
-    pem: String,
-    server: Arc<ServerConfig>,
-}
-
-impl Authority {
-    fn certify(name: &str, host: &str) -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &root).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-        Self { pem: root.pem(), server: Arc::new(server) }
-    }
-
-    fn server(&self, steps: usize) -> Setup {
-        let server = Server::start_tls((0..steps).map(|_| fine()).collect(), Arc::clone(&self.server));
-        let config = config(&format!("https://{}/s3cret", server.address));
-        Setup { server, config, context: context(), stop: Stop::new().unwrap() }
-    }
+/// A server that this authority has certified for that host.
+fn server(authority: &Authority, host: &str, steps: usize) -> Setup {
+    let certified = Arc::new(authority.issue(&[host]).server(ALL_VERSIONS, None));
+    let server = Server::start_tls((0..steps).map(|_| fine()).collect(), certified);
+    let config = config(&format!("https://{}/s3cret", server.address));
+    Setup { server, config, context: context(), stop: Stop::new().unwrap() }
 }
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -47,9 +26,9 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn an_authority_that_is_configured_is_trusted() {
-    let authority = Authority::certify("ours", "127.0.0.1");
-    let mut setup = authority.server(3);
-    let (_folder, path) = file(&format!("# ours\n{}", authority.pem));
+    let authority = Authority::new("ours");
+    let mut setup = server(&authority, "127.0.0.1", 3);
+    let (_folder, path) = file(&format!("# ours\n{}", authority.pem()));
     setup.config.ca_file = Some(path);
     let mut handler = setup.handler();
     for _ in 0..3 {
@@ -68,16 +47,16 @@ fn nobody_else_is_trusted() {
         assert!(error.starts_with(&expected) && !error.contains("s3cret"), "{error}");
         assert!(setup.server.rest().is_empty(), "nothing was sent");
     };
-    let authority = Authority::certify("ours", "127.0.0.1");
+    let authority = Authority::new("ours");
     // The system does not know it.
-    refused(authority.server(1), "UnknownIssuer");
-    let (_folder, path) = file(&Authority::certify("theirs", "127.0.0.1").pem);
-    let mut setup = authority.server(1);
+    refused(server(&authority, "127.0.0.1", 1), "UnknownIssuer");
+    let (_folder, path) = file(&Authority::new("theirs").pem());
+    let mut setup = server(&authority, "127.0.0.1", 1);
     setup.config.ca_file = Some(path);
     refused(setup, "UnknownIssuer");
-    let other = Authority::certify("ours", "example.org");
-    let (_folder, path) = file(&other.pem);
-    let mut setup = other.server(1);
+    let other = Authority::new("ours");
+    let (_folder, path) = file(&other.pem());
+    let mut setup = server(&other, "example.org", 1);
     setup.config.ca_file = Some(path);
     refused(setup, "certificate not valid for name");
 }
@@ -94,8 +73,8 @@ fn a_server_without_tls_gets_nothing() {
 
 #[test]
 fn a_ca_file_that_is_none_breaks_the_handler_until_it_is_one() {
-    let authority = Authority::certify("ours", "127.0.0.1");
-    let mut setup = authority.server(1);
+    let authority = Authority::new("ours");
+    let mut setup = server(&authority, "127.0.0.1", 1);
     let (_folder, path) = file("");
     setup.config.ca_file = Some(path.clone());
     let mut handler = setup.handler();
@@ -106,6 +85,6 @@ fn a_ca_file_that_is_none_breaks_the_handler_until_it_is_one() {
     named(&broken(run()), "is not a PEM file");
     fs::remove_file(&path).unwrap();
     assert!(broken(run()).starts_with(&format!("the ca_file {} cannot be read: ", path.display())));
-    fs::write(&path, &authority.pem).unwrap();
+    fs::write(&path, authority.pem()).unwrap();
     assert_eq!(run(), Outcome::Done.into());
 }
