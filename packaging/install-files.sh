@@ -28,11 +28,15 @@ done
 copy systemd/warrend.sysusers.conf "$dest$prefix/lib/sysusers.d/warrend.conf"
 copy systemd/warrend.tmpfiles.conf "$dest$prefix/lib/tmpfiles.d/warrend.conf"
 
-"$binary" man --all "$share/man/man1"
-install -d "$share/man/man5"
-mv "$share/man/man1"/*.5 "$share/man/man5/"
-chmod 644 "$share"/man/man?/warrend*
-gzip -9nf "$share"/man/man?/warrend*
+pages=$(mktemp -d)
+trap 'rm -rf "$pages"' EXIT
+"$binary" man --all "$pages"
+gzip -9n "$pages"/*
+for page in "$pages"/*; do
+    section=${page%.gz}
+    section=${section##*.}
+    copy "$page" "$share/man/man$section/${page##*/}"
+done
 
 "$binary" completions bash | place "$share/bash-completion/completions/warrend"
 "$binary" completions zsh | place "$dest$zsh/_warrend"
