@@ -38,7 +38,7 @@ SOAK ?= 60
 RATE ?= 500
 
 support = tests/support
-scripts = $(wildcard $(support)/*.sh tests/bench/*.sh tests/package/*.sh examples/*/*.sh packaging/*.sh packaging/debian/p*)
+scripts = $(wildcard $(support)/*.sh tests/bench/*.sh tests/package/*.sh examples/*/*.sh systemd/package/*.sh systemd/package/debian/p*)
 
 .PHONY: help deps deps-broker build demo test check fuzz bench chaos soak broker-start broker-stop clean
 
@@ -122,18 +122,18 @@ broker-stop:
 .PHONY: install uninstall
 install:
 	@test -x $(BINARY) || { echo 'no release binary: run `make build` first' >&2; exit 1; }
-	@sh packaging/install-files.sh '$(BINARY)' '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(ZSHDIR)'
+	@sh systemd/package/install-files.sh '$(BINARY)' '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(ZSHDIR)'
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/warrend
 
 # What `install` put there is taken away; /etc/warrend and the store stay.
 uninstall:
-	@BINARY='$(BINARY)' sh packaging/uninstall.sh '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)'
+	@BINARY='$(BINARY)' sh systemd/package/uninstall.sh '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)'
 
 # The Debian package, in target/debian; installed, upgraded and purged in a Debian of its own.
 .PHONY: deb test-deb
 deb: build
 	@sh $(support)/deps.sh package
-	@sh packaging/deb.sh
+	@sh systemd/package/deb.sh
 
 test-deb: deb
 	@sh $(support)/deps.sh broker

@@ -96,7 +96,7 @@ main() {
     say "a second one, for the upgrade"
     rm -f "$work"/warrend_*.deb
     cp "$first" "$work/"
-    REVISION=2 sh "$root/packaging/deb.sh" --fast --output "$work/" >/dev/null
+    REVISION=2 sh "$root/systemd/package/deb.sh" --fast --output "$work/" >/dev/null
     # It clears its folder of older ones.
     cp "$work/$(basename "$first")" "$first"
     make_base

@@ -4,7 +4,7 @@
 # REVISION=1 is that of the package. Arguments go to cargo-deb.
 set -eu
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 tool=$target/tools/bin/cargo-deb
 tool_version=3.8.0
@@ -24,10 +24,10 @@ fi
 # cargo-deb finds it there, wherever the target folder is.
 stage=$target/release/package
 rm -rf "$stage"
-sh packaging/install-files.sh "$target/release/warrend" "$stage" /usr /etc /usr/share/zsh/vendor-completions
+sh systemd/package/install-files.sh "$target/release/warrend" "$stage" /usr /etc /usr/share/zsh/vendor-completions
 
 documents=$stage/usr/share/doc/warrend
-install -D -m 644 packaging/debian/lintian-overrides "$stage/usr/share/lintian/overrides/warrend"
+install -D -m 644 systemd/package/debian/lintian-overrides "$stage/usr/share/lintian/overrides/warrend"
 gzip -9nc CHANGELOG.md >"$documents/changelog.gz"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)

@@ -6,7 +6,7 @@
 set -eu
 
 dest=$1 prefix=$2 etc=$3
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 list=$(mktemp -d)
 trap 'rm -rf "$list"' EXIT
 make -s -C "$root" install BINARY="$BINARY" DESTDIR="$list" PREFIX="$prefix" SYSCONFDIR="$etc" >/dev/null

@@ -7,7 +7,7 @@
 set -eu
 
 binary=$1 dest=$2 prefix=$3 etc=$4 zsh=$5
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 share=$dest$prefix/share
 cd "$root"
 
