@@ -23,12 +23,12 @@ use crate::report::{FoundAll, Status};
 use crate::store::Pause;
 use crate::task::{MessageKey, UnixMillis};
 
-/// For each step of a client's conversation.
+/// For a client's request, and again for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to accept a client, where the system has nothing left to accept it with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest request, in bytes.
-const LONGEST: u64 = 64 * 1024;
+const LONGEST: usize = 64 * 1024;
 
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ impl Control {
                     // Out of descriptors or memory, mostly: the client still waits, and asking at once would only spin.
                     std::thread::sleep(ACCEPT_PAUSE);
                 }
-                if let Err(error) = client.and_then(|client| serve(client, &panel)) {
+                if let Err(error) = client.and_then(|client| serve(&client, &panel)) {
                     debug!("control: a client was lost: {error}");
                 }
             }
@@ -140,28 +140,59 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn serve(mut client: UnixStream, panel: &Panel) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new((&client).take(LONGEST)).read_line(&mut line)?;
-    let answer = match serde_json::from_str(&line) {
+fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
+    let line = read_line(client, Instant::now() + PATIENCE)?;
+    let answer = match serde_json::from_slice(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
         Ok(Request::Pause { job, reason }) => {
-            let pause = Pause { reason, by: who(&client)?, since: UnixMillis::now() };
+            let pause = Pause { reason, by: who(client)?, since: UnixMillis::now() };
             info!("job {job} is paused by {}: {}", pause.by, pause.reason.as_deref().unwrap_or("no reason given"));
             answer(panel.pause(&job, Some(pause)))
         }
         Ok(Request::Find { key }) => Answer::Found(FoundAll { found: panel.find(&MessageKey::from_display(&key)) }),
         Ok(Request::Resume { job }) => {
-            info!("job {job} is resumed by {}", who(&client)?);
+            info!("job {job} is resumed by {}", who(client)?);
             answer(panel.pause(&job, None))
         }
         Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
-    let mut text = serde_json::to_string(&answer)?;
-    text.push('\n');
-    client.write_all(text.as_bytes())
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write(client, &text, Instant::now() + PATIENCE)
+}
+
+/// What came up to a newline, to the end, or to the longest that a request may be. A client that sends a byte now and then
+/// is not waited for longer than one that sends nothing.
+fn read_line(mut client: &UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
+    while line.len() < LONGEST {
+        client.set_read_timeout(Some(left(deadline)?))?;
+        let read = client.read(&mut chunk)?;
+        line.extend_from_slice(&chunk[..read]);
+        if read == 0 || chunk[..read].contains(&b'\n') {
+            break;
+        }
+    }
+    let end = line.iter().position(|byte| *byte == b'\n');
+    line.truncate(end.unwrap_or(line.len()));
+    Ok(line)
+}
+
+/// The same for a client that reads a byte now and then.
+fn write(mut client: &UnixStream, mut text: &[u8], deadline: Instant) -> io::Result<()> {
+    while !text.is_empty() {
+        client.set_write_timeout(Some(left(deadline)?))?;
+        match client.write(text)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => text = &text[written..],
+        }
+    }
+    Ok(())
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 fn answer(done: Result<(), String>) -> Answer {
@@ -226,7 +257,7 @@ mod tests {
     fn answered(bytes: &[u8]) -> Vec<u8> {
         let (mut client, server) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(server, &panel()));
+            scope.spawn(move || serve(&server, &panel()));
             // A server that has read enough hangs up.
             let _ = client.write_all(bytes).and_then(|()| client.shutdown(std::net::Shutdown::Write));
             let mut answer = Vec::new();
@@ -253,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_request_without_end_is_cut() {
-        let answer = answered(&vec![b' '; 3 * LONGEST as usize]);
+        let answer = answered(&vec![b' '; 3 * LONGEST]);
         assert!(answer.is_empty() || answer.starts_with(b"{\"error\":"));
     }
 
@@ -284,7 +315,7 @@ mod tests {
             #[test]
             fn any_request_is_answered_or_hung_up_on(bytes in garbage()) {
                 let answer = answered(&bytes);
-                if std::str::from_utf8(&bytes).is_ok() && bytes.len() < LONGEST as usize {
+                if std::str::from_utf8(&bytes).is_ok() && bytes.len() < LONGEST {
                     prop_assert!(serde_json::from_slice::<Answer>(&answer).is_ok(), "{:?}", String::from_utf8_lossy(&answer));
                 }
                 prop_assert!(answer.iter().filter(|byte| **byte == b'\n').count() <= 1);

@@ -1,4 +1,4 @@
-//! The log: lines on stderr, `info` and above unless `RUST_LOG` says otherwise.
+//! The log: lines on stderr, `info` and above unless `RUST_LOG` says otherwise; and how text of others is printed.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -18,14 +18,30 @@ impl Log for Discreet {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.log(record);
+        if !self.enabled(record.metadata()) {
+            return;
         }
+        // One record is one line, whatever names, ids and errors of others stand in it.
+        let text = clean(&record.args().to_string());
+        self.0.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{text}")).build());
     }
 
     fn flush(&self) {
         self.0.flush();
     }
+}
+
+/// Text of others on one line, without what a terminal would obey.
+pub fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            clean.extend(c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 /// Starts logging; called once.
@@ -49,6 +65,12 @@ pub fn start() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(clean("Straße = \"x\" 漢"), "Straße = \"x\" 漢");
+        assert_eq!(clean("a\n\t\u{1b}[31m\u{9b}\u{7f}\u{202e}b"), r"a\n\t\u{1b}[31m\u{9b}\u{7f}\u{202e}b");
+    }
 
     #[test]
     fn the_library_that_prints_passwords_is_never_heard() {

@@ -2,14 +2,25 @@
 //!
 //! The library trusts its peer: it decodes nested header tables recursively and without bound, drops what is not UTF-8 in
 //! silence together with whatever comes after it, reserves as much memory as a frame says that it needs, and reports every
-//! failure during the login as a wrong password. So it gets to read only what it reads well. [`Guarded`] is its stream; it
-//! splits what comes from the broker into frames (`inflow`) and puts our own words into the login (`greeting`). Both are
-//! free of IO: they are handed bytes that are cut anywhere.
+//! failure during the login as a wrong password. So it gets to read only what it reads well. [`Guarded`] is its stream:
 //!
-//! What is absent: knowledge of channels, consumers and messages. What is wrong with a frame is judged frame by frame.
+//! - `inflow` splits what comes from the broker into frames, whose methods (`method`) and content headers (`content`) are
+//!   judged. Most pass as they are. What the library would misread is replaced by something safe, and the message that it
+//!   belongs to is marked, so that it ends in the dead-letter queue and not in the log of a crash.
+//! - `greeting` puts our own words into the login.
+//!
+//! All of that is free of IO: it is handed bytes that are cut anywhere.
+//!
+//! What is absent: knowledge of channels and consumers. The library itself ends a connection over frames that do not fit
+//! what it asked for, and that is right: it is the broker that is not well then, not a message.
 
+mod bounds;
+mod content;
 mod greeting;
 mod inflow;
+mod method;
+mod printable;
+mod table;
 mod violation;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -68,7 +79,11 @@ impl<S: IoStream> Read for Guarded<S> {
             return Ok(0);
         }
         loop {
-            match self.inflow.give(out) {
+            let given = self.inflow.give(out);
+            if let Some(closed) = self.inflow.take_closed() {
+                self.ends(Ending::Closed(closed));
+            }
+            match given {
                 Ok(0) => {}
                 Ok(given) => return Ok(given),
                 Err(violation) => {
@@ -89,9 +104,6 @@ impl<S: IoStream> Read for Guarded<S> {
                     }
                     return Err(error);
                 }
-            }
-            if let Some(closed) = self.inflow.take_closed() {
-                self.ends(Ending::Closed(closed));
             }
         }
     }
@@ -130,3 +142,6 @@ impl<S: IoStream> Evented for Guarded<S> {
 }
 
 impl<S: IoStream> IoStream for Guarded<S> {}
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::control::{self, Answer, Request};
 use crate::deadletters::{self, Filter, Trouble};
+use crate::logging::clean;
 use crate::report::Found;
 use crate::store;
 use crate::task::{MessageKey, UnixMillis};
@@ -67,7 +68,8 @@ pub fn explain(
     } else if lives.is_empty() {
         writeln!(
             out,
-            "{id} is unknown here: no job of this daemon has ended an attempt of it, or it is forgotten (retention)"
+            "{} is unknown here: no job of this daemon has ended an attempt of it, or it is forgotten (retention)",
+            clean(id)
         )
     } else {
         out.write_all(lives.iter().map(|life| text(id, life)).collect::<String>().as_bytes())
@@ -150,12 +152,12 @@ fn place(Life { job, recorded, found, letter }: &Life<'_>) -> (&'static str, Str
 fn text(id: &str, life: &Life<'_>) -> String {
     let mut text = String::new();
     let (word, now) = place(life);
-    let _ = writeln!(text, "{id} in job {}: {word}", life.job.name);
+    let _ = writeln!(text, "{} in job {}: {word}", clean(id), life.job.name);
     if let Some(seen) = life::first_seen(&life.recorded) {
         let _ = writeln!(text, "  first seen  {}", time(seen));
     }
     text += &life::lines(&life.recorded);
-    let _ = writeln!(text, "  now         {now}");
+    let _ = writeln!(text, "  now         {}", clean(&now));
     text
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::cli::client::{ask, misunderstood};
 use crate::cli::{Exit, Failure};
 use crate::control::{Answer, Request};
+use crate::logging::clean;
 use crate::report::{Job, Percentiles, Status};
 
 /// Asks the daemon behind `socket` and prints what it says.
@@ -53,7 +54,7 @@ fn broker(text: &mut String, status: &Status) {
     let broker = &status.broker;
     let host = broker.host.as_deref().unwrap_or("-");
     let vhost = broker.vhost.as_deref().map_or_else(|| "-".to_owned(), clean);
-    let server = broker.server.as_deref().unwrap_or("-");
+    let server = broker.server.as_deref().map_or_else(|| "-".to_owned(), clean);
     let state = match (broker.connected, broker.blocked) {
         (true, false) => "connected",
         (true, true) => "connected, publishing blocked",
@@ -162,11 +163,6 @@ fn table(text: &mut String, head: &[&str], rows: &[Vec<String>], paint: impl Fn(
     for row in rows {
         let _ = writeln!(text, "{}", line(row));
     }
-}
-
-/// Text of others on one line, without control characters that a terminal would obey.
-fn clean(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 fn times(percentiles: Percentiles) -> String {

@@ -15,7 +15,7 @@ const MAX_ATTEMPT: i64 = 1_000_000_000;
 /// Reads a message as its job needs it.
 pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instant, now: UnixMillis) -> Task {
     restore_origin(&mut message);
-    let (lineage, damage) = match Lineage::read(&message) {
+    let (lineage, strayed) = match Lineage::read(&message) {
         Ok(lineage) => (lineage, None),
         Err(error) => (Lineage::default(), Some(Failure { class: ErrorClass::Undecodable, error })),
     };
@@ -28,7 +28,7 @@ pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instan
     let (key, missing) = if in_body && oversize.is_some() { (None, None) } else { key(job, &message) };
     Task {
         // Where the attempt cannot be told, the key cannot be judged: nothing is recorded under it.
-        key: key.filter(|_| damage.is_none()),
+        key: key.filter(|_| strayed.is_none()),
         attempt: lineage.attempt,
         base: lineage.base,
         crashes: lineage.crashes,
@@ -37,9 +37,21 @@ pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instan
         first_seen: lineage.first_seen.unwrap_or(now),
         received,
         deadline: if job.reply { deadline(&message.properties, now) } else { None },
-        unfit: damage.or(oversize).or(missing),
+        unfit: damage(&message).or(strayed).or(oversize).or(missing),
         message,
     }
+}
+
+/// Longest account of what could not be decoded, in letters. A mark that somebody forged can hold anything.
+const DAMAGE_ROOM: usize = 500;
+
+/// Why parts of the message could not be decoded, where the guard on the wire had to leave some out. A replay is no exception:
+/// what the guard says of this message it says of this arrival, since no copy bears its mark.
+fn damage(message: &Message) -> Option<Failure> {
+    let mark = message.properties.headers.get(header::UNDECODABLE)?;
+    let words = mark.as_text().unwrap_or("the message says so itself");
+    let words: String = words.chars().filter(|char| !char.is_control()).take(DAMAGE_ROOM).collect();
+    Some(Failure { class: ErrorClass::Undecodable, error: format!("the message cannot be decoded: {words}") })
 }
 
 /// When nobody waits for the answer of a request any more: at the end of its `expiration`. That counts from the publishing,
@@ -143,6 +155,8 @@ fn key(job: &Job, message: &Message) -> (Option<MessageKey>, Option<Failure>) {
     };
     match found.filter(|text| !text.is_empty()) {
         Some(text) => (Some(MessageKey::from_text(&text)), None),
+        // Its key may have been in what could not be decoded: another one would be wrong.
+        None if damage(message).is_some() => (None, None),
         None => match idempotency.on_missing {
             OnMissing::Run => (None, None),
             OnMissing::Body => (Some(body_key(&message.body)), None),
@@ -228,6 +242,32 @@ mod tests {
         check_lineage(&[(header::ATTEMPT, HeaderValue::Void)], Err(header::ATTEMPT));
         check_lineage(&[(header::ATTEMPT, i(2)), (header::BASE, i(2))], Err(header::BASE));
         check_lineage(&[(header::ATTEMPT, i(2)), (header::CRASHES, i(2))], Err(header::CRASHES));
+    }
+
+    #[test]
+    fn what_could_not_be_decoded_is_dead_under_the_key_that_it_bears() {
+        let mut job = job();
+        job.idempotency.on_missing = OnMissing::Body;
+        let mark = |value: HeaderValue| [(header::UNDECODABLE, value), (header::DEAD, HeaderValue::I64(1))];
+        let check = |message: Message, key: Option<&str>, error: &str| {
+            let (task, failure) = read_with(&job, message);
+            assert_eq!(task.key.map(|key| key.to_text()).as_deref(), key);
+            assert_eq!(failure, Some(Failure { class: ErrorClass::Undecodable, error: error.to_owned() }));
+        };
+        let told = HeaderValue::Text("the header \"h\" is not UTF-8".to_owned());
+        let error = "the message cannot be decoded: the header \"h\" is not UTF-8";
+        check(message(&mark(told.clone())), Some("a"), error);
+        let mut without = message(&mark(told));
+        without.properties.message_id = None;
+        check(without, None, error);
+        let forged = HeaderValue::Text(format!("a\n\u{1b}[31m{}", "x".repeat(100_000)));
+        let error = format!("the message cannot be decoded: a[31m{}", "x".repeat(DAMAGE_ROOM - 5));
+        check(message(&mark(forged)), Some("a"), &error);
+        check(
+            message(&mark(HeaderValue::Void)),
+            Some("a"),
+            "the message cannot be decoded: the message says so itself",
+        );
     }
 
     #[test]

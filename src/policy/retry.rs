@@ -45,6 +45,10 @@ pub mod header {
     pub const HOPS: &str = "x-warrend-hops";
     /// How many headers of the original were left out to fit the broker's frame.
     pub const DROPPED: &str = "x-warrend-headers-dropped";
+    /// Says that properties or headers could not be decoded, and why. Set when such a message arrives; no copy bears it.
+    pub const UNDECODABLE: &str = "x-warrend-undecodable";
+    /// What stood in those properties and headers, as far as it can be printed. Stays on the dead letter.
+    pub const UNDECODABLE_PARTS: &str = "x-warrend-undecodable-parts";
 }
 
 /// Only dead letters bear these.
@@ -175,7 +179,8 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
 
 /// The headers of the original that a copy keeps.
 fn carried(headers: &Headers) -> Headers {
-    let kept = |name: &str| !DEAD_ONLY.contains(&name) && name != header::DEADLINE && !is_of_broker(name);
+    let left = [header::DEADLINE, header::UNDECODABLE];
+    let kept = |name: &str| !DEAD_ONLY.contains(&name) && !left.contains(&name) && !is_of_broker(name);
     headers.iter().filter(|(name, _)| kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
@@ -184,10 +189,17 @@ pub(super) fn is_of_broker(name: &str) -> bool {
     BROKER_HEADERS.contains(&name) || BROKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether a header is one that warrend or the broker adds to a message on its way.
+pub fn is_of_copy(name: &str) -> bool {
+    let sometimes = [header::USER_ID, header::DEADLINE, header::HOPS, header::DROPPED, header::UNDECODABLE_PARTS];
+    ALWAYS.contains(&name) || DEAD_ONLY.contains(&name) || sometimes.contains(&name) || is_of_broker(name)
+}
+
 /// A dead letter as it is published again, to a work queue or to the dead-letter queue: as it is, but for what the broker
 /// would refuse or act on. The marks of a dead letter stay, and in a work queue say that it is a replay.
 pub fn again(mut properties: Properties) -> Properties {
-    properties.headers.retain(|name, _| !is_of_broker(name));
+    // One that was damaged when it was read is published as it was mended.
+    properties.headers.retain(|name, _| !is_of_broker(name) && name != header::UNDECODABLE);
     if let Some(user) = properties.user_id.take() {
         properties.headers.insert(header::USER_ID.to_owned(), HeaderValue::Text(user));
     }
@@ -417,7 +429,7 @@ pub mod tests {
     #[test]
     fn a_dead_letter_says_what_happened_whatever_the_message_said() {
         let mut message = Message { exchange: "media".to_owned(), ..Message::default() };
-        let forged = [header::EXCHANGE, header::ERROR, header::ATTEMPT];
+        let forged = [header::EXCHANGE, header::ERROR, header::ATTEMPT, header::UNDECODABLE, header::UNDECODABLE_PARTS];
         message.properties.headers = forged.map(|name| (name.to_owned(), H::Void)).into();
         let task = task(2, 0, 0, message);
         let copy = copy(&facts(), Ticket(0), &task, &judge_dead(failed(ErrorClass::Rejected), UnixMillis(9)));
@@ -429,6 +441,13 @@ pub mod tests {
         assert_eq!(headers[header::FAILED_AT], H::I64(9));
         assert_eq!(headers[header::HOST], H::Text("h".to_owned()));
         assert_eq!(headers[header::JOB], H::Text("j".to_owned()));
+        // What could not be decoded stays to be read; the mark would have the replay of the letter end here again.
+        assert!(headers.contains_key(header::UNDECODABLE_PARTS) && !headers.contains_key(header::UNDECODABLE));
+        assert!(
+            !again(Properties { headers: headers.clone(), ..Properties::default() })
+                .headers
+                .contains_key(header::UNDECODABLE)
+        );
     }
 
     #[test]

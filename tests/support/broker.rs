@@ -107,6 +107,12 @@ impl Vhost {
         &self.broker
     }
 
+    /// User and password of the tests.
+    pub fn credentials(&self) -> (&str, &str) {
+        let user = self.broker.url.username();
+        (if user.is_empty() { "guest" } else { user }, self.broker.url.password().unwrap_or("guest"))
+    }
+
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         match self.broker.management.call(method, path, body) {
             Ok(answer) => answer,

@@ -144,7 +144,8 @@ impl Daemon {
         &self.store
     }
 
-    fn socket_path(&self) -> PathBuf {
+    /// Its control socket.
+    pub fn socket_path(&self) -> PathBuf {
         self.folder.path().join("sock")
     }
 

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod management;
 pub mod node;
 pub mod proxy;
+pub mod raw;
 pub mod records;
 pub mod scene;
 pub mod tap;

@@ -81,12 +81,12 @@ fn who_speaks_something_else_is_told_at_once() {
     let said = |answer: &[u8]| failure("60s", answering(answer.to_vec()));
     assert_eq!(
         said(b"HTTP/1.1 400 Bad Request\r\n"),
-        "cannot reach RabbitMQ at HOST: what came is not AMQP 0-9-1: it began with \"HTTP/1.1\"; is this the broker's \
+        "cannot reach RabbitMQ at HOST: what came is not AMQP 0-9-1: it began with \"HTTP/1.\"; is this the broker's \
          AMQP port?"
     );
     assert_eq!(
         said(b"AMQP\0\x01\0\0"),
-        "cannot reach RabbitMQ at HOST: it speaks AMQP 1-0-0 and not 0-9-1; is this the broker's AMQP port?"
+        "cannot reach RabbitMQ at HOST: it speaks AMQP 1.0 and not 0-9-1; is this the broker's AMQP port?"
     );
     assert_eq!(
         said(b"\x15\x03\x01\0\x02\x02\x46"),

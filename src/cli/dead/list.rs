@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::terminal::clean;
 use super::{failure, letters, time};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Fingerprint, Group, Survey};
+use crate::logging::clean;
 
 /// The error of a line of the table, in characters.
 const ERROR_WIDTH: usize = 100;

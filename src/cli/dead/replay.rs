@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
-use super::terminal::{Bar, check_terminal, clean, confirm};
+use super::terminal::{Bar, check_terminal, confirm};
 use super::{failure, letters};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Survey};
+use crate::logging::clean;
 
 /// Replays what the arguments mean, after a question unless they say yes.
 pub fn replay(config: &Config, job: &Job, args: &super::Replay, out: &mut impl Write) -> Result<Exit, Failure> {

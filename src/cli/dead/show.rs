@@ -6,11 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::terminal::clean;
 use super::{failure, letters, time};
 use crate::cli::{Exit, Failure, life};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Found, header_json};
+use crate::logging::clean;
 use crate::policy::retry::header;
 use crate::store::Life;
 use crate::task::{HeaderValue, Message, Properties, UnixMillis};
