@@ -20,6 +20,7 @@ use log::{info, warn};
 use crate::broker::publisher::{self, Publisher};
 use crate::config::{self, Config};
 use crate::control::Control;
+use crate::handler;
 use crate::job::{self, Command, JobHandle, Wiring};
 use crate::panel::{Panel, PanelJob};
 use crate::store::{Recorder, Store, StoreError};
@@ -94,6 +95,7 @@ pub enum Signal {
 
 /// Runs the daemon until it is told to stop; with `until_empty` until nothing is left to do.
 pub fn run(config: Config, until_empty: bool) -> Result<(), DaemonError> {
+    handler::raise_files();
     let (signals, inbox) = crossbeam_channel::bounded(64);
     let daemon = Daemon::start(config, &signals)?;
     watch::catch_signals(signals).map_err(system("catch signals"))?;

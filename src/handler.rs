@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+pub use self::process::exec::raise_files;
 use crate::task::{Answer, Failure, JobName, Message, Outcome, Task};
 use crate::{config, encoding};
 

@@ -108,3 +108,24 @@ fn a_handler_that_says_it_is_broken_pauses_too() {
     assert!(daemon.terminate().success(), "a paused job drains too");
     assert_eq!(journal.attempts("a"), [1]);
 }
+
+/// The soft limit is for programs that call `select`: the daemon goes up to the hard one, and its handlers do not.
+#[test]
+fn a_low_soft_limit_on_open_files_is_the_handlers_alone() {
+    const HANDLERS: usize = 30;
+    let vhost = Vhost::new();
+    vhost.declare("work");
+    let mut daemon = Daemon::new(&vhost, "");
+    // Each takes about five descriptors of the daemon.
+    let journal = Journal::new(daemon.folder(), "[ \"$(ulimit -n)\" = 64 ] || exit 65; sleep 0.3");
+    daemon.set_jobs(&format!(
+        "[jobs.work]\nqueue = \"work\"\nconcurrency = {HANDLERS}\n[jobs.work.handler]\ncommand = {}",
+        journal.command()
+    ));
+    daemon.set_limits("-S -n 64");
+    vhost.publish_all("work", (0..HANDLERS).map(|n| (Vec::new(), with_id(&n.to_string()))));
+    daemon.spawn(&["--until-empty"]);
+    assert!(daemon.wait_exit(DAEMON_TIMEOUT).success(), "{}", daemon.log_tail());
+    assert!(!daemon.log().contains("open files"), "{}", daemon.log_tail());
+    assert_eq!((journal.len(), vhost.ready("work.dead")), (HANDLERS, Some(0)), "{}", daemon.log_tail());
+}

@@ -29,8 +29,8 @@ pub struct Daemon {
     configuration: (String, String),
     store: PathBuf,
     environment: Vec<(String, String)>,
-    /// `ulimit -n` of every later start.
-    most_files: Option<u64>,
+    /// Arguments of `ulimit` for every later start.
+    limits: Option<&'static str>,
     child: Option<Child>,
     wire: Option<Proxy>,
 }
@@ -49,7 +49,7 @@ impl Daemon {
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
         let daemon =
-            Self { folder, configuration, store, environment: Vec::new(), most_files: None, child: None, wire: None };
+            Self { folder, configuration, store, environment: Vec::new(), limits: None, child: None, wire: None };
         daemon.write();
         daemon
     }
@@ -109,9 +109,9 @@ impl Daemon {
         self.environment.retain(|(known, _)| known != name);
     }
 
-    /// Lets every later start have at most so many descriptors.
-    pub fn set_most_files(&mut self, most: Option<u64>) {
-        self.most_files = most;
+    /// Calls `ulimit` with these arguments before every later start: `-n 64`.
+    pub fn set_limits(&mut self, limits: &'static str) {
+        self.limits = Some(limits);
     }
 
     /// Changes how many descriptors the running daemon may have, and returns how many it might have before.
@@ -156,11 +156,11 @@ impl Daemon {
     /// `warrend -c FILE` in an environment of its own: a developer's WARREND_CONFIG or RUST_LOG must not change a test.
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_warrend");
-        let mut command = match self.most_files {
+        let mut command = match self.limits {
             None => Command::new(binary),
-            Some(most) => {
+            Some(limits) => {
                 let mut shell = Command::new("/bin/sh");
-                shell.arg("-c").arg(format!("ulimit -n {most} && exec {binary:?} \"$@\"")).arg("sh");
+                shell.arg("-c").arg(format!("ulimit {limits} && exec {binary:?} \"$@\"")).arg("sh");
                 shell
             }
         };

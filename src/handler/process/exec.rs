@@ -17,10 +17,11 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use libc::c_int;
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 
 /// The stack of the child, in units of 16 bytes, which is the alignment that it needs: 32 KiB, for a few small frames.
 const STACK: usize = 2048;
@@ -65,6 +66,8 @@ struct Child {
     /// What becomes descriptor 0, 1, 2 and so on.
     descriptors: Vec<c_int>,
     daemon: libc::pid_t,
+    /// How many descriptors it may have, where that is not the daemon's own number.
+    files: Option<libc::rlimit>,
     /// Written by the child: how it failed.
     failed: Option<StartError>,
 }
@@ -85,6 +88,7 @@ pub fn start<const N: usize>(
         cwd: common.cwd.as_ref().map_or(ptr::null(), |cwd| cwd.as_ptr()),
         descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         daemon: rustix::process::getpid().as_raw_nonzero().get(),
+        files: FILES.get().copied(),
         failed: None,
     };
     let (id, pidfd) = clone(&mut child)?;
@@ -163,6 +167,9 @@ impl Child {
             }
             // What the daemon opens is close-on-exec anyway; this is for what it inherited. Linux before 5.11 refuses.
             libc::syscall(libc::SYS_close_range, count, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            if let Some(files) = &self.files {
+                libc::setrlimit(libc::RLIMIT_NOFILE, files);
+            }
             libc::setsid();
             // Die with the thread that made this process, which lives as long as the daemon; it may be gone already.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -213,6 +220,23 @@ unsafe fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
     }
+}
+
+/// What programs may open: what the daemon could before [`raise_files`].
+static FILES: OnceLock<libc::rlimit> = OnceLock::new();
+
+/// Lets the daemon have as many descriptors as its hard limit allows; each running program takes about five, and the usual
+/// soft limit of 1024 exists only for programs that call `select`. Those that are started keep it. Called once, before any
+/// program is started.
+pub fn raise_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if limit.current == limit.maximum || setrlimit(Resource::Nofile, raised).is_err() {
+        return;
+    }
+    let of = |number: Option<u64>| number.unwrap_or(libc::RLIM_INFINITY);
+    // Once, by the only caller.
+    let _ = FILES.set(libc::rlimit { rlim_cur: of(limit.current), rlim_max: of(limit.maximum) });
 }
 
 /// Makes sure that the exit status of a child can be had: whoever started the daemon may have made it ignore SIGCHLD,

@@ -94,7 +94,7 @@ fn jump_and_crash(count: usize) -> Figures {
 fn few_descriptors(trial: &Trial) -> Figures {
     let setup = Setup { concurrency: 20, handler: Kind::Command("sleep 0.05"), ..Setup::default() };
     let mut scene = Scene::new(Vhost::new(), &setup);
-    scene.daemon.set_most_files(Some(64));
+    scene.daemon.set_limits("-n 64");
     scene.publish(40 * trial.count);
     scene.finish();
     assert!(scene.daemon.log().contains("open files"), "it says what is used up\n{}", scene.daemon.log_tail());
