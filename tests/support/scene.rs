@@ -143,6 +143,8 @@ pub struct Setup {
     pub cycle: usize,
     /// Records are forgotten before the end, so that the journal alone tells what is done. Not for daemons that crash.
     pub forgets: bool,
+    /// A tap judges every frame. Not where the daemon has several hosts, or where another reader would disturb the store.
+    pub tap: bool,
 }
 
 impl Default for Setup {
@@ -156,6 +158,7 @@ impl Default for Setup {
             handler: Kind::Command(""),
             cycle: 10,
             forgets: false,
+            tap: true,
         }
     }
 }
@@ -238,7 +241,9 @@ impl Scene {
         );
         daemon.set_broker(&broker);
         daemon.set_jobs(&job);
-        daemon.tapped(&vhost, &[("work", QUEUE)]);
+        if setup.tap {
+            daemon.tapped(&vhost, &[("work", QUEUE)]);
+        }
         Self {
             daemon,
             journal,
