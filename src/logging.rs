@@ -31,11 +31,32 @@ impl Log for Discreet {
     }
 }
 
+/// Whether a terminal would obey it, or a line would end or turn around there.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON on one line, which a terminal can show: of what it would obey, JSON itself escapes only a part.
+pub fn write_json(out: &mut impl std::io::Write, value: &impl serde::Serialize) -> std::io::Result<()> {
+    use std::fmt::Write as _;
+    let json = serde_json::to_string(value)?;
+    let mut line = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            // They are all of the basic plane, and stand nowhere but in strings.
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        } else {
+            line.push(c);
+        }
+    }
+    writeln!(out, "{line}")
+}
+
 /// Text of others on one line, without what a terminal would obey.
 pub fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if is_obeyed(c) {
             clean.extend(c.escape_default());
         } else {
             clean.push(c);

@@ -64,7 +64,7 @@ pub fn explain(
     }
     let printed = if as_json {
         let jobs: Vec<_> = lives.iter().map(as_object).collect();
-        writeln!(out, "{}", json!({ "schema": 1, "id": id, "jobs": jobs }))
+        crate::logging::write_json(out, &json!({ "schema": 1, "id": id, "jobs": jobs }))
     } else if lives.is_empty() {
         writeln!(
             out,

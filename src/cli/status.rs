@@ -21,8 +21,7 @@ pub fn status(socket: &Path, json: bool, color: bool, out: &mut impl Write) -> R
 
 fn print(status: &Status, json: bool, color: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
-        serde_json::to_writer(&mut *out, status)?;
-        return writeln!(out);
+        return crate::logging::write_json(out, status);
     }
     out.write_all(render(status, color).as_bytes())
 }

@@ -81,7 +81,7 @@ const OURS: (&str, &str) = ("ca_file", "ours.ca.pem");
 #[test]
 fn a_load_is_worked_over_tls() {
     let secured = Secured::start(OPTIONAL);
-    let mut scene = Scene::new(Vhost::on(secured.node.broker()), &Setup::default());
+    let mut scene = Scene::new(Vhost::on(secured.node.broker()), &Setup { tap: false, ..Setup::default() });
     let url = secured.url(&scene.vhost, "localhost");
     scene.daemon.set_broker(&secured.broker(&url, &[OURS]));
     scene.daemon.start();

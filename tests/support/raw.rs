@@ -131,16 +131,6 @@ impl Raw {
         Ok(raw)
     }
 
-    /// Declares a durable exchange that gives everything to the queue.
-    pub fn bind(&mut self, exchange: &[u8], queue: &str) -> io::Result<()> {
-        let no_arguments = [0; 4];
-        self.method(1, 40, 10, &[&[0, 0][..], &short(exchange), &short(b"fanout"), &[0b10], &no_arguments].concat())?;
-        self.expect(40, 11)?;
-        let names = [&short(queue.as_bytes())[..], &short(exchange), &short(b"")].concat();
-        self.method(1, 50, 20, &[&[0, 0][..], &names, &[0], &no_arguments].concat())?;
-        self.expect(50, 21).map(drop)
-    }
-
     /// Publishes and waits for the confirm. The error is what the broker said when it refused: the connection is over then.
     pub fn publish(
         &mut self,

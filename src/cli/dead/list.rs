@@ -16,7 +16,8 @@ const ERROR_WIDTH: usize = 100;
 /// Counts and prints.
 pub fn list(config: &Config, job: &Job, as_json: bool, out: &mut impl Write) -> Result<Exit, Failure> {
     let survey = deadletters::survey(&config.broker, job, &Filter::default()).map_err(|trouble| failure(&trouble))?;
-    let printed = if as_json { writeln!(out, "{}", to_json(job, &survey)) } else { print(job, &survey, out) };
+    let printed =
+        if as_json { crate::logging::write_json(out, &to_json(job, &survey)) } else { print(job, &survey, out) };
     printed.map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }

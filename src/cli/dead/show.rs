@@ -37,8 +37,11 @@ pub fn show(
     // Only of those that ran here, and only where the store can be read; the headers tell the rest.
     let recorded = deadletters::key(job, &found.message).and_then(|key| life::read(config, &job.name, &key).ok());
     let recorded = recorded.unwrap_or_default();
-    let printed =
-        if as_json { writeln!(out, "{}", to_json(job, &found, &recorded)) } else { print(job, &found, &recorded, out) };
+    let printed = if as_json {
+        crate::logging::write_json(out, &to_json(job, &found, &recorded))
+    } else {
+        print(job, &found, &recorded, out)
+    };
     printed.map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }

@@ -86,7 +86,7 @@ fn disk_full(trial: &Trial) -> Figures {
 }
 
 fn tmpfs_full(trial: &Trial) -> Figures {
-    let mut scene = Scene::new(Vhost::new(), &Setup::default());
+    let mut scene = Scene::new(Vhost::new(), &Setup { tap: false, ..Setup::default() });
     let Some(small) = SmallDisk::mount(2048) else {
         eprintln!("NOT RUN: tmpfs-full, because this user may not mount a file system; disk-full stands in for it");
         let note = "not run: no permission to mount a file system".to_owned();
@@ -234,7 +234,7 @@ fn fail_each(trial: &Trial, call: Call, how: How) -> Figures {
 }
 
 fn vanish(trial: &Trial) -> Figures {
-    let mut scene = Scene::new(Vhost::new(), &Setup::default());
+    let mut scene = Scene::new(Vhost::new(), &Setup { tap: false, ..Setup::default() });
     for turn in 0..trial.count {
         scene.publish(60);
         scene.spawn();

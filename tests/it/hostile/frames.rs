@@ -13,7 +13,6 @@ use crate::support::raw::{Raw, RawProperties, entry, long, nested_entry, text_en
 /// sound.
 struct Frame {
     name: String,
-    exchange: &'static [u8],
     routing_key: &'static [u8],
     properties: RawProperties,
     told: Option<(String, String)>,
@@ -22,7 +21,7 @@ struct Frame {
 impl Frame {
     fn new(name: &str, properties: RawProperties, told: Option<(&str, &str)>) -> Self {
         let told = told.map(|(wrong, part)| (wrong.to_owned(), part.to_owned()));
-        Self { name: name.to_owned(), exchange: b"", routing_key: b"work", properties, told }
+        Self { name: name.to_owned(), routing_key: b"work", properties, told }
     }
 }
 
@@ -30,9 +29,6 @@ impl Frame {
 fn sound(name: &str) -> RawProperties {
     RawProperties::default().text(15, b"text/plain").text(7, name.as_bytes()).text(3, b"app")
 }
-
-/// An exchange with a name that is not UTF-8.
-const EXCHANGE: &[u8] = b"media\xff";
 
 fn frames() -> Vec<Frame> {
     let mut frames = Vec::new();
@@ -104,13 +100,6 @@ fn not_text() -> Vec<Frame> {
         let table = [text_entry(b"good", b"v"), header, text_entry(b"last", b"v")].concat();
         Frame::new(name, sound(name).headers(&table), Some((wrong, part)))
     }));
-    let bad = |name: &str, wrong: &str, part: &str| Frame {
-        exchange: EXCHANGE,
-        ..Frame::new(name, sound(name), Some((wrong, part)))
-    };
-    frames.push(bad("bad exchange", "the exchange is not UTF-8", r#"exchange "media\xff""#));
-    let both = bad("bad routing key", "the exchange is not UTF-8 (and 1 more)", r#"routing key "\xff\u{1b}[31m""#);
-    frames.push(Frame { routing_key: b"\xff\x1b[31m", ..both });
     frames
 }
 
@@ -163,7 +152,7 @@ impl<'v> Publisher<'v> {
 
     fn send(&mut self, frame: &Frame) -> bool {
         let raw = self.raw.get_or_insert_with(|| Raw::open(self.vhost));
-        let sent = raw.publish(frame.exchange, frame.routing_key, &frame.properties, frame.name.as_bytes());
+        let sent = raw.publish(b"", frame.routing_key, &frame.properties, frame.name.as_bytes());
         if let Err(why) = sent {
             self.refused.push(format!("{}: {why}", frame.name));
             self.raw = None;
@@ -177,7 +166,6 @@ impl<'v> Publisher<'v> {
 fn what_cannot_be_decoded_is_dead_and_the_next_message_is_done() {
     let vhost = Vhost::new();
     vhost.declare("work");
-    Raw::open(&vhost).bind(EXCHANGE, "work").expect("the broker takes any name");
     let mut daemon = Daemon::new(&vhost, "[jobs.work]\nqueue = \"work\"\nconcurrency = 1\nhandler.discard = true\n");
     daemon.start();
     let mut publisher = Publisher::new(&vhost);
