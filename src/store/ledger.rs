@@ -8,7 +8,9 @@
 //! Every step is small and belongs to a transaction, so a crash costs nothing but the step: the rows of a move that was not
 //! finished are deleted at the next start, and it begins again.
 
+mod forget;
 mod prune;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use prune::Pruning;
+use retention::Retention;
 
 use super::recent::{Ended, Entry, Id, Outcome, Recent};
 use super::recorder::{Attempt, Batch};
@@ -36,8 +39,7 @@ const CLEARED_AT_ONCE: i64 = 4096;
 #[derive(Debug)]
 pub struct Ledger {
     store: Store,
-    /// How long each job's keys are remembered. A job that is not in it keeps its keys: it may come back.
-    retention: BTreeMap<JobId, Duration>,
+    retention: Retention,
     next_seq: i64,
     /// Rows of `recent` up to this one are deleted.
     cleared_to: i64,
@@ -50,8 +52,12 @@ pub struct Ledger {
     /// Records of a generation that is whole. Freeing them takes milliseconds, so it is done little by little.
     moved: Vec<(Id, Entry)>,
     pruning: Option<Pruning>,
+    /// Records that were pruned since the start.
+    forgotten: u64,
     /// Young records that are enough for a generation.
     enough: usize,
+    /// Rows that one pruning step looks at.
+    pruned_at_once: usize,
 }
 
 #[derive(Debug)]
@@ -86,11 +92,18 @@ enum Step {
 }
 
 impl Ledger {
-    /// Takes over the store.
+    /// Takes over the store, whose jobs run on this host from now on.
     pub fn new(store: Store, retention: BTreeMap<JobId, Duration>, host: &str) -> Result<Self, StoreError> {
+        let ledger = Self::on_behalf(store, retention)?;
+        ledger.note_host(host).map_err(|error| StoreError::sqlite("note its host", &error))?;
+        Ok(ledger)
+    }
+
+    /// The same where no job runs.
+    pub fn on_behalf(store: Store, retention: BTreeMap<JobId, Duration>) -> Result<Self, StoreError> {
         let mut ledger = Self {
             store,
-            retention,
+            retention: Retention::new(retention),
             next_seq: 1,
             cleared_to: 0,
             generations: BTreeMap::new(),
@@ -99,10 +112,11 @@ impl Ledger {
             stage: Stage::Resting,
             moved: Vec::new(),
             pruning: None,
+            forgotten: 0,
             enough: GENERATION,
+            pruned_at_once: prune::AT_ONCE,
         };
         ledger.load().map_err(|error| StoreError::sqlite("read its generations", &error))?;
-        ledger.note_host(host).map_err(|error| StoreError::sqlite("note its host", &error))?;
         Ok(ledger)
     }
 
@@ -116,14 +130,14 @@ impl Ledger {
         let found = select.query_map([], |row| Ok((row.get(0)?, Generation { rows: row.get(1)?, until: i64::MIN })))?;
         self.generations = found.collect::<rusqlite::Result<_>>()?;
         // What the broker never delivered again, because somebody else took it from its queue.
-        for (job, kept) in &self.retention {
+        for (job, kept) in self.retention.kept() {
             let since = UnixMillis::now().0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
             connection.execute("DELETE FROM starts WHERE job = ?1 AND at < ?2", (job.0, since))?;
         }
         let mut select = connection.prepare("SELECT DISTINCT job FROM starts")?;
         self.starting = select.query_map([], |row| row.get(0).map(JobId))?.collect::<rusqlite::Result<_>>()?;
         let recent = self.store.recent.read();
-        let ends = recent.each_young().map(|(job, entry)| over_at(&self.retention, job, entry.at));
+        let ends = recent.each_young().map(|(job, entry)| self.retention.over_at(job, entry.at));
         self.young_until = ends.min().unwrap_or(i64::MAX);
         Ok(())
     }
@@ -164,7 +178,7 @@ impl Ledger {
         self.next_seq += appended.len() as i64;
         let mut recent = self.store.recent.write();
         for (id, entry) in appended {
-            self.young_until = self.young_until.min(over_at(&self.retention, id.0, entry.at));
+            self.young_until = self.young_until.min(self.retention.over_at(id.0, entry.at));
             recent.insert(id, entry);
         }
         drop(recent);
@@ -181,6 +195,11 @@ impl Ledger {
     /// Brings the log into the file where it has grown long; after commits and their answers.
     pub fn shorten_log(&mut self) -> Result<(), StoreError> {
         self.store.shorten_log()
+    }
+
+    /// The same however long it is.
+    pub fn empty_log(&mut self) -> Result<(), StoreError> {
+        self.store.empty_log()
     }
 
     /// What keeps it from writing for long, though commits still succeed.
@@ -355,7 +374,7 @@ impl Ledger {
             (Step::Moved(to), Stage::Moving { moved, .. }) => *moved = to,
             (Step::Whole, Stage::Moving { generation, through, .. }) => {
                 let moved = self.store.recent.write().end_move();
-                let until = moved.iter().map(|((job, _, _), entry)| over_at(&self.retention, *job, entry.at)).min();
+                let until = moved.iter().map(|((job, _, _), entry)| self.retention.over_at(*job, entry.at)).min();
                 self.generations.retain(|_, generation| generation.rows > 0);
                 let rows = moved.len() as i64;
                 self.generations.insert(*generation, Generation { rows, until: until.unwrap_or(i64::MAX) });
@@ -382,12 +401,6 @@ impl Ledger {
         self.follow(step);
         Ok(true)
     }
-}
-
-/// When a record is over, Unix milliseconds.
-fn over_at(retention: &BTreeMap<JobId, Duration>, job: JobId, at: i64) -> i64 {
-    let kept = retention.get(&job).and_then(|kept| i64::try_from(kept.as_millis()).ok());
-    kept.map_or(i64::MAX, |kept| at.saturating_add(kept))
 }
 
 fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {

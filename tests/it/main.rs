@@ -27,6 +27,7 @@ mod pause;
 mod prefetch;
 mod reply;
 mod store;
+mod store_tools;
 mod tools;
 mod topology;
 mod worker;

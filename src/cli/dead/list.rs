@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::terminal::clean;
 use super::{failure, letters, time};
+use crate::cli::terminal::clean;
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Fingerprint, Group, Survey};

@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::terminal::clean;
 use super::{failure, letters, time};
 use crate::cli::{Exit, Failure, life};
 use crate::config::{Config, Job};
