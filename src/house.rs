@@ -89,6 +89,18 @@ fn a_file_fits_in_a_head() {
     }
 }
 
+#[test]
+fn the_reliability_page_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/RELIABILITY.md")).expect("the page can be read");
+    let named: Vec<_> = page.split('`').filter_map(|word| word.split_once("::")).collect();
+    assert!(!named.is_empty(), "it names tests");
+    for (module, test) in named {
+        let text = std::fs::read_to_string(root.join(format!("tests/it/{module}.rs"))).unwrap_or_default();
+        assert!(text.contains(&format!("fn {test}()")), "there is no test {module}::{test}");
+    }
+}
+
 /// Every Rust file below src/, by its path there.
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

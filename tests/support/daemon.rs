@@ -84,6 +84,10 @@ impl Daemon {
 
     /// Puts the store elsewhere: the temporary folder may be in memory, where a commit costs nothing.
     pub fn store_at(&mut self, path: PathBuf) {
+        if let Some(wire) = &self.wire {
+            let path = path.clone();
+            wire.tap(move |tap| tap.read_from(&path));
+        }
         self.store = path;
         self.write();
     }

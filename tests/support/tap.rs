@@ -65,6 +65,11 @@ impl Tap {
         Self { book: Book::new(store), lines: BTreeMap::new(), trace: Trace::new(now), last: now, first: None, told: 0 }
     }
 
+    /// The store is there from now on, and nothing was recorded before.
+    pub fn read_from(&mut self, store: &Path) {
+        self.book.read_from(store);
+    }
+
     /// What is delivered from that queue is the work of that job, whose keys are message ids: the store must know of it.
     pub fn job(mut self, job: &str, queue: &str) -> Self {
         self.book.jobs.insert(queue.to_owned(), job.to_owned());

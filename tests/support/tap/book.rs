@@ -73,6 +73,11 @@ pub struct Book {
 }
 
 impl Book {
+    /// For a store that was moved before its first use.
+    pub fn read_from(&mut self, store: &Path) {
+        self.store = Store::new(store);
+    }
+
     pub fn new(store: &Path) -> Self {
         Self {
             jobs: BTreeMap::new(),
