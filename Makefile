@@ -11,10 +11,11 @@ export PATH := $(PATH):$(CARGO_HOME)/bin
 
 PREFIX = /usr/local
 DESTDIR =
-SYSTEMD = $(PREFIX)/lib/systemd
-TMPFILES = $(PREFIX)/lib/tmpfiles.d
-SYSUSERS = $(PREFIX)/lib/sysusers.d
 SYSCONFDIR = /etc
+# Where zsh looks for completions; Debian's packages have a folder of their own.
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+# What is installed and packed.
+BINARY ?= $(CARGO_TARGET_DIR)/release/warrend
 
 # Passed on: ARGS="name_of_a_test" make test
 ARGS ?=
@@ -37,9 +38,9 @@ SOAK ?= 60
 RATE ?= 500
 
 support = tests/support
-scripts = $(wildcard $(support)/*.sh tests/bench/*.sh examples/*/*.sh)
+scripts = $(wildcard $(support)/*.sh tests/bench/*.sh tests/package/*.sh examples/*/*.sh packaging/*.sh packaging/debian/p*)
 
-.PHONY: help deps deps-broker build demo test check fuzz bench chaos soak broker-start broker-stop install clean
+.PHONY: help deps deps-broker build demo test check fuzz bench chaos soak broker-start broker-stop clean
 
 help:
 	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
@@ -50,7 +51,8 @@ help:
 	@echo 'make chaos          every fault, injected over and over: half an hour; ROWS=daemon-kill COUNTS=daemon-kill=50'
 	@echo 'make soak           an hour of work with a fault every minute, after which nothing must have grown; SOAK=minutes'
 	@echo 'make build          the release binary'
-	@echo 'make install        binary, systemd unit and example configuration; DESTDIR= PREFIX=/usr/local'
+	@echo 'make install        binary, units, manual, completions, configuration; DESTDIR= PREFIX=/usr/local; make uninstall'
+	@echo 'make deb            the Debian package; make test-deb installs, upgrades and purges it in a Debian of its own'
 	@echo 'make deps           installs what a build needs; the other targets call it'
 	@echo 'make broker-start   the private RabbitMQ node, kept running: tests start faster'
 	@echo 'make broker-stop    ends it'
@@ -117,18 +119,25 @@ broker-stop:
 	@bash $(support)/broker.sh stop
 
 # Run as root after `make build`: root seldom has a Rust toolchain. An existing configuration is not touched.
+.PHONY: install uninstall
 install:
-	@test -x $(CARGO_TARGET_DIR)/release/warrend || { echo 'no release binary: run `make build` first' >&2; exit 1; }
-	install -D -m 755 $(CARGO_TARGET_DIR)/release/warrend $(DESTDIR)$(PREFIX)/bin/warrend
-	install -d $(DESTDIR)$(SYSTEMD)/system
-	for unit in warrend.service warrend@.service; do \
-		sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/$$unit >$(DESTDIR)$(SYSTEMD)/system/$$unit && \
-		chmod 644 $(DESTDIR)$(SYSTEMD)/system/$$unit || exit 1; \
-	done
-	install -D -m 644 systemd/warrend.sysusers.conf $(DESTDIR)$(SYSUSERS)/warrend.conf
-	install -D -m 644 systemd/warrend.tmpfiles.conf $(DESTDIR)$(TMPFILES)/warrend.conf
-	install -d -m 755 $(DESTDIR)$(SYSCONFDIR)/warrend/jobs.d
-	install -m 644 config/warrend.toml $(DESTDIR)$(SYSCONFDIR)/warrend/warrend.toml.example
+	@test -x $(BINARY) || { echo 'no release binary: run `make build` first' >&2; exit 1; }
+	@sh packaging/install-files.sh '$(BINARY)' '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(ZSHDIR)'
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/warrend
+
+# What `install` put there is taken away; /etc/warrend and the store stay.
+uninstall:
+	@BINARY='$(BINARY)' sh packaging/uninstall.sh '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)'
+
+# The Debian package, in target/debian; installed, upgraded and purged in a Debian of its own.
+.PHONY: deb test-deb
+deb: build
+	@sh $(support)/deps.sh package
+	@sh packaging/deb.sh
+
+test-deb: deb
+	@sh $(support)/deps.sh broker
+	bash $(support)/with-broker.sh bash tests/package/deb.sh
 
 # The committed copy of what `warrend config schema` prints; a test compares them.
 .PHONY: schema

@@ -27,6 +27,11 @@ use watch::{Alive, Beats, Watchdog};
 
 /// How often `run --until-empty` asks.
 const EMPTY_POLL: Duration = Duration::from_millis(100);
+/// How long systemd is told nothing while the jobs find their broker. `systemctl start` returns when it is told, and what follows
+/// it in a script may publish to a queue that a job creates. A broker that is away longer is waited for afterwards.
+const SETTLING: Duration = Duration::from_secs(3);
+/// How often it is asked whether they have.
+const SETTLING_POLL: Duration = Duration::from_millis(20);
 /// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -174,11 +179,19 @@ impl Daemon {
 
     /// Waits for a reason to stop, then stops.
     fn serve(mut self, signals: &Receiver<Signal>, until_empty: bool) -> Result<(), DaemonError> {
-        self.watchdog.ready(self.jobs.len());
         info!("warrend {} runs {} jobs", env!("CARGO_PKG_VERSION"), self.jobs.len());
+        let mut settling = Some(Instant::now() + SETTLING);
         let mut empty = 0;
         loop {
-            let patience = if until_empty { EMPTY_POLL } else { self.watchdog.interval() };
+            if settling.is_some_and(|until| Instant::now() >= until || self.panel.is_settled()) {
+                settling = None;
+                self.watchdog.ready(self.jobs.len());
+            }
+            let patience = match settling {
+                Some(_) => SETTLING_POLL,
+                None if until_empty => EMPTY_POLL,
+                None => self.watchdog.interval(),
+            };
             match signals.recv_timeout(patience) {
                 Ok(Signal::Stop) => break,
                 Ok(Signal::Gone(thread)) => return Err(self.on_gone(thread)),

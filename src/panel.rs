@@ -15,6 +15,9 @@ use crate::task::MessageKey;
 /// How long a thread may take to answer. A job that waits for its broker cannot; it is shown as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The same for whoever asks again soon.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// How to reach a job.
 #[derive(Debug, Clone)]
 pub struct PanelJob {
@@ -65,6 +68,14 @@ impl Panel {
         let until = Instant::now() + PATIENCE;
         let answers: Vec<_> = self.jobs.iter().map(|job| ask(&job.commands, Command::IsEmpty)).collect();
         answers.iter().all(|answer| wait(answer, until) == Some(true))
+    }
+
+    /// Whether every job has found its broker, and consumes unless it is paused.
+    pub fn is_settled(&self) -> bool {
+        let until = Instant::now() + GLANCE;
+        let answers: Vec<_> = self.jobs.iter().map(|job| ask(&job.commands, Command::Inspect)).collect();
+        let mut answers = answers.iter().map(|answer| wait(answer, until));
+        answers.all(|answer| answer.is_some_and(|inspection| inspection.report.state != "connecting"))
     }
 
     /// Pauses a job by hand, or resumes it. Remembered before it is done, so that it outlives the daemon.

@@ -19,6 +19,7 @@ mod forward;
 mod guard;
 mod hostile;
 mod http;
+mod install;
 mod lifecycle;
 mod once;
 mod order;

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs what is missing to build warrend, with `broker` what its private RabbitMQ node needs, and with `bench` what it is
-# compared with, from Debian's packages.
+# Installs what is missing to build warrend, with `broker` what its private RabbitMQ node needs, with `bench` what it is
+# compared with, and with `package` what packs it, from Debian's packages.
 #
 #   deps.sh            a C compiler (SQLite is built from source), make, certificates for crates.io
 #   deps.sh broker     these and rabbitmq-server
 #   deps.sh bench      these, Python with virtual environments, and amqp-consume
+#   deps.sh package    what makes and tests the Debian package: dpkg-dev, lintian, debootstrap, systemd-nspawn
 #
 # Does nothing where all is there. It never starts a broker of the system, nor changes one that is installed.
 set -eu
@@ -42,6 +43,12 @@ missing_packages() {
     if [ "${1:-}" = bench ]; then
         if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
         if ! command -v amqp-consume >/dev/null; then echo amqp-tools; fi
+    fi
+    if [ "${1:-}" = package ]; then
+        if ! command -v dpkg-shlibdeps >/dev/null; then echo dpkg-dev; fi
+        if ! command -v lintian >/dev/null; then echo lintian; fi
+        if ! command -v debootstrap >/dev/null && ! [ -x /usr/sbin/debootstrap ]; then echo debootstrap; fi
+        if ! command -v systemd-nspawn >/dev/null; then echo systemd-container; fi
     fi
 }
 
