@@ -11,6 +11,7 @@
 //! The loop never blocks on a send: every channel that it sends on has room for all that its counterpart can owe.
 
 mod counters;
+mod declare;
 mod drain;
 mod handle;
 mod inspect;
@@ -36,12 +37,14 @@ use crate::broker::{BrokerError, Link, Outgoing, Session};
 use crate::config;
 use crate::policy::gate::Gate;
 use crate::policy::inflight::{InFlight, Mark};
+use crate::policy::refusal::Refusals;
 use crate::policy::retry::CopyFacts;
 use crate::policy::schedule::Schedule;
 use crate::policy::stall::StallWatch;
 use crate::store::{Attempt, Pause, StoreError, Written};
 use crate::task::{QueueIndex, Record, Ticket, UnixMillis};
 use counters::{Counters, Durations, Rate};
+use declare::Declared;
 pub use drain::LAST_WORDS;
 pub use handle::{Command, Inspection, JobHandle, LinkReport, Wiring, spawn};
 use link::Linking;
@@ -113,6 +116,7 @@ struct Job {
     pause: Option<Pause>,
     /// The recorder has no room for what ended here.
     store_full: bool,
+    declared: Declared,
     subscriptions: Subscriptions,
     prefetch: Prefetch,
     stalls: StallWatch,
@@ -134,17 +138,14 @@ struct Job {
     proofs: Sender<Written>,
     written: Receiver<Written>,
 
-    /// What waits for credit, how much is at the publisher, and the copies that the broker refused.
+    /// What waits for credit, and how much is at the publisher.
     outbox: VecDeque<(Ticket, Outgoing)>,
     publishing: usize,
     /// What must be confirmed before its attempt is recorded.
     owed: HashMap<Ticket, Owed>,
     /// When an exchange was looked for, and why it was not found.
     exchanges: HashMap<String, (Instant, Option<String>)>,
-    refused: Vec<Ticket>,
-    refused_until: Option<Instant>,
-    /// Why copies are refused, for `status`; until none is left.
-    refusal: Option<String>,
+    refusals: Refusals,
     confirms: Sender<Published>,
     published: Receiver<Published>,
 
@@ -154,7 +155,7 @@ struct Job {
     wait_time: Durations,
     counts: inspect::Counted,
     last_delivery: Instant,
-    /// What is wrong with the broker or the topology, for `status`; until a queue is consumed.
+    /// What is wrong with the connection or a consumer, for `status`; until a queue is consumed.
     trouble: Option<String>,
 
     /// The time of this turn of the loop. Read once, when the wait ends: a clock read for each message would cost more
@@ -186,6 +187,7 @@ impl Job {
             schedule: Schedule::new(config.order, config.queues.iter().map(|queue| queue.weight)),
             lingering: None,
             gate: Gate::new(config.kill_switch, now),
+            declared: Declared::new(wiring.broker.reconnect),
             subscriptions: Subscriptions::new(config.queues.len(), wiring.broker.reconnect),
             prefetch,
             stalls: StallWatch::new(&config.queues, wiring.broker.heartbeat),
@@ -206,9 +208,7 @@ impl Job {
             publishing: 0,
             owed: HashMap::new(),
             exchanges: HashMap::new(),
-            refused: Vec::new(),
-            refused_until: None,
-            refusal: None,
+            refusals: Refusals::default(),
             confirms,
             published,
             counters: Counters::default(),
@@ -317,14 +317,15 @@ impl Job {
             Phase::Draining(until) => Some(until).filter(|until| *until > now),
         };
         let only_connected = if connected {
-            [self.machine.ack_deadline(), self.subscriptions.deadline().filter(|_| working)]
+            let declare = self.declared.deadline().filter(|_| working);
+            [self.machine.ack_deadline(), self.subscriptions.deadline().filter(|_| working), declare]
         } else {
-            [None, None]
+            [None, None, None]
         };
         let link = if working && !connected { self.linking.deadline() } else { None };
         let deaf = Some(self.deaf_until).filter(|at| connected && self.recording && *at > now);
         let linger = self.lingering.filter(|_| working).map(|since| since + self.config.handler.linger());
-        let always = [Some(now + TICK), deaf, drain, linger, link, self.gate.deadline(), self.refused_until];
+        let always = [Some(now + TICK), deaf, drain, linger, link, self.gate.deadline(), self.refusals.deadline()];
         // A deadline that has passed and changed nothing must not make the loop spin: it waits at least a millisecond.
         let soonest = always.into_iter().chain(only_connected).flatten().min();
         soonest.map_or(now + TICK, |at| at.max(now + Duration::from_millis(1)))

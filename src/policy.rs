@@ -11,6 +11,7 @@ pub mod gate;
 pub mod inflight;
 pub mod kill_switch;
 pub mod prefetch;
+pub mod refusal;
 pub mod reply;
 pub mod retry;
 pub mod route;

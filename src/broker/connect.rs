@@ -2,6 +2,7 @@
 
 mod attempt;
 
+use std::cmp::Reverse;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
@@ -40,7 +41,8 @@ pub struct Link {
 /// us in.
 ///
 /// The caller picks `first` at random, so that many workers spread over a cluster. Blocks for at most twice
-/// `connect_timeout` a host. Where all fail, the error is the most telling one: a refusal before an unreachable host.
+/// `connect_timeout` a host. Where all fail, the error is the most telling one: a refusal before an unreachable host, and of
+/// equal ones that of the host named first, as a new text is a new line in the log.
 /// `purpose` says in a few words what the connection is for; the broker shows it, with this host and process.
 pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<Link, BrokerError> {
     failpoint::hit("connect");
@@ -48,9 +50,10 @@ pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<L
     let any_tls = config.hosts.iter().any(|host| host.tls);
     let security = any_tls.then(|| Security::read(&config.tls)).transpose()?;
     let count = config.hosts.len();
-    let mut told: Option<BrokerError> = None;
+    let mut failed: Vec<(usize, BrokerError)> = Vec::new();
     for turn in 0..count {
-        let host = &config.hosts[(first % count + turn) % count];
+        let index = (first % count + turn) % count;
+        let host = &config.hosts[index];
         let attempt = Attempt {
             config,
             host,
@@ -62,13 +65,12 @@ pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<L
             Ok(link) => return Ok(link),
             Err(error) => {
                 log::debug!("{error}");
-                if told.as_ref().is_none_or(|told| weight(&error) >= weight(told)) {
-                    told = Some(error);
-                }
+                failed.push((index, error));
             }
         }
     }
-    let told = told.expect("a checked configuration has at least one host");
+    let told = failed.into_iter().min_by_key(|(index, error)| (Reverse(weight(error)), *index));
+    let (_, told) = told.expect("a checked configuration has at least one host");
     Err(if count > 1 { among(told, count) } else { told })
 }
 

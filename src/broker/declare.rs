@@ -1,11 +1,13 @@
 //! Carries out the steps of a topology on short-lived channels: a "no" of the broker closes the channel that asked.
 
+use std::collections::BTreeSet;
+
 use amiquip::{
     Channel, Connection, Error, ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions, Result,
 };
 
 use super::convert::arguments_to_amqp;
-use super::error::{ACCESS_REFUSED, NOT_FOUND, channel_closed};
+use super::error::{NOT_FOUND, PRECONDITION_FAILED, channel_closed};
 use crate::policy::topology::{Presence, Step};
 use crate::task::HeaderValue;
 
@@ -24,27 +26,74 @@ impl From<Error> for Trouble {
     }
 }
 
-/// Makes everything in `steps` exist.
+/// Makes everything in `steps` exist, or as much of it as can be had; the error is about the first that cannot.
 ///
 /// What others may have declared differently is looked up first, one round trip each. The ladder and all bindings then
 /// go out in one stream without waiting, as declaring and binding what stands already changes nothing; an error among
-/// them surfaces when their channel is closed. A user who may not declare gets the slow way for the ladder too: it may
-/// stand already.
+/// them surfaces when their channel is closed. Then all of them go the slow way: what a user may not declare may stand
+/// already, and one queue whose node is down must not cost the others their bindings.
 pub(super) fn declare(connection: &mut Connection, steps: &[Step]) -> Result<(), Trouble> {
     let mut desk = Desk { connection, channel: None };
+    let mut lacks = Lacks::default();
     let (wait, stream): (Vec<_>, Vec<_>) = steps.iter().partition(|step| is_foreign(step));
     for step in wait {
-        desk.carefully(step)?;
+        let done = desk.carefully(step);
+        lacks.note(step, done)?;
     }
+    let stream: Vec<_> = stream.into_iter().filter(|step| !lacks.concern(step)).collect();
     match desk.in_one_stream(&stream) {
-        Err(error) if channel_closed(&error).is_some_and(|why| why.code == ACCESS_REFUSED) => {
-            for step in stream {
-                desk.carefully(step)?;
+        Ok(()) => {}
+        Err(error) => {
+            let why = channel_closed(&error);
+            match why.as_ref().map(|why| why.code) {
+                None => return Err(error.into()),
+                // Only a declaration compares arguments: the slow way, which looks first, would take a wrong one for right.
+                Some(PRECONDITION_FAILED) => lacks.first = Some(error.into()),
+                Some(_) => {}
             }
-            Ok(())
+            for step in stream {
+                if !lacks.concern(step) {
+                    let done = desk.carefully(step);
+                    lacks.note(step, done)?;
+                }
+            }
         }
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(()),
+    }
+    lacks.first.map_or(Ok(()), Err)
+}
+
+/// What could not be had.
+#[derive(Default)]
+struct Lacks<'s> {
+    names: BTreeSet<&'s str>,
+    first: Option<Trouble>,
+}
+
+impl<'s> Lacks<'s> {
+    /// Takes note of a refusal that concerns this step only; any other error ends it all.
+    fn note(&mut self, step: &'s Step, done: Result<(), Trouble>) -> Result<(), Trouble> {
+        let trouble = match done {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Broker(error)) if channel_closed(&error).is_none() => return Err(error.into()),
+            Err(trouble) => trouble,
+        };
+        match step {
+            Step::Queue { name, .. } | Step::Exchange { name, .. } => drop(self.names.insert(name)),
+            Step::BindQueue { .. } | Step::BindExchange { .. } => {}
+        }
+        self.first.get_or_insert(trouble);
+        Ok(())
+    }
+
+    /// Whether a step needs what could not be had.
+    fn concern(&self, step: &Step) -> bool {
+        match step {
+            Step::Queue { .. } | Step::Exchange { .. } => false,
+            Step::BindQueue { queue: to, exchange: from, .. }
+            | Step::BindExchange { destination: to, source: from, .. } => {
+                self.names.contains(to.as_str()) || self.names.contains(from.as_str())
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amiquip::{Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, Error, Result};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -9,6 +10,9 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use super::convert::take_message;
 use super::tokens::Tokens;
 use crate::task::Message;
+
+/// How long a cancelled consumer may take to say its last word, which is on its way.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Each queue has a channel of its own, so that its prefetch counts alone and its tags run 1, 2, 3 ….
 pub(super) struct Lane<'c> {
@@ -62,6 +66,18 @@ impl<'c> Lane<'c> {
                 consumer.cancel()
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Ends all deliveries for good. Blocks for a round trip for each consumer that lives.
+    ///
+    /// Every consumer is read to its last word, which the library's thread says after the call that cancelled has returned:
+    /// had its receiver gone before, that thread would end, and with it the connection and the acks of other queues.
+    pub(super) fn end(self) {
+        for consumer in &self.consumers {
+            // Where the connection is over there is no last word, and the receiver is disconnected.
+            let _ = consumer.cancel();
+            while let Ok(ConsumerMessage::Delivery(_)) = consumer.receiver().recv_timeout(LAST_WORD) {}
         }
     }
 

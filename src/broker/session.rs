@@ -317,9 +317,12 @@ impl Session<'_> {
         }
     }
 
-    /// Ends everything that borrows the channels. Consumers cancel themselves when they are dropped.
+    /// Ends everything that borrows the channels.
     fn end(self, limit: Duration) -> (Option<Connection>, TcpStream) {
-        cut_after(&self.socket, limit, || drop((self.lanes, self.probe)));
+        cut_after(&self.socket, limit, || {
+            self.lanes.into_iter().for_each(Lane::end);
+            drop(self.probe);
+        });
         (self.connection, self.socket)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Exit, Inspection, Job, LinkReport, Phase};
-use crate::broker::{Counts, Session};
+use crate::broker::{BrokerError, Counts, Session};
 use crate::policy::gate::Allowed;
 use crate::policy::topology::Ladder;
 use crate::task::UnixMillis;
@@ -116,7 +116,12 @@ impl Job {
         });
         let full = || self.store_full.then(|| "the disk of the store is full".to_owned());
         let gate = || self.gate.reason().map(str::to_owned);
-        by_hand.or_else(full).or_else(gate).or_else(|| self.trouble.clone()).or_else(|| self.refusal.clone())
+        by_hand
+            .or_else(full)
+            .or_else(gate)
+            .or_else(|| self.trouble.clone())
+            .or_else(|| self.lacking().cloned())
+            .or_else(|| self.refusals.reason().cloned())
     }
 
     fn state(&self) -> &'static str {
@@ -142,7 +147,14 @@ impl Job {
             let since = jiff::Timestamp::from_millisecond(pause.since.0).unwrap_or_default();
             format!("job {name} is paused by {} since {since:.0}{reason}; `warrend resume {name}` goes on", pause.by)
         });
-        let trouble = self.trouble.iter().chain(&self.refusal).map(|trouble| format!("job {name}: {trouble}"));
+        // Without a connection it is not known whether it still lacks.
+        let lacking = self.lacking().filter(|_| self.linking.is_connected());
+        let trouble = self
+            .trouble
+            .iter()
+            .chain(lacking)
+            .chain(self.refusals.reason())
+            .map(|trouble| format!("job {name}: {trouble}"));
         let stalls = self.stall_problems();
         by_hand.into_iter().chain(paused).chain(trouble).chain(unconnected).chain(stalls).collect()
     }
@@ -175,7 +187,7 @@ impl Job {
             return Ok(false);
         };
         let idle = self.machine.census().is_empty() && self.outbox.is_empty() && self.publishing == 0;
-        if !idle || self.last_delivery.elapsed() < QUIET {
+        if !idle || self.lacking().is_some() || self.last_delivery.elapsed() < QUIET {
             return Ok(false);
         }
         for ladder in self.ladder().both() {
@@ -202,6 +214,11 @@ impl Job {
     }
 }
 
+/// A queue that does not exist holds none; one that cannot be looked at may.
 fn holds_messages(session: &mut Session<'_>, queue: &str) -> Result<bool, Exit> {
-    Ok(session.counts(queue).map_err(Exit::Lost)?.is_some_and(|counts| counts.ready > 0))
+    match session.counts(queue) {
+        Ok(counts) => Ok(counts.is_some_and(|counts| counts.ready > 0)),
+        Err(BrokerError::Topology { .. }) => Ok(true),
+        Err(error) => Err(Exit::Lost(error)),
+    }
 }

@@ -12,6 +12,9 @@ use crate::broker::{self, BrokerError, Link};
 use crate::config;
 use crate::policy::backoff::Backoff;
 
+/// After a session that lived this long the next is made soon.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+
 /// What the connecting thread brings.
 pub type Linked = Result<Box<Link>, BrokerError>;
 
@@ -25,6 +28,9 @@ pub struct Linking {
     linked: Receiver<Linked>,
     /// Sessions so far; each gets the next number.
     pub sessions: u64,
+    /// When the last one began, and whether it has acknowledged anything.
+    since: Instant,
+    useful: bool,
 }
 
 #[derive(Debug)]
@@ -42,7 +48,8 @@ impl Linking {
     pub fn new(config: &config::Broker) -> Self {
         let (results, linked) = crossbeam_channel::bounded(1);
         let backoff = Backoff::new(config.reconnect.initial, config.reconnect.max);
-        Self { backoff, state: State::Waiting(Instant::now()), results, linked, sessions: 0 }
+        let now = Instant::now();
+        Self { backoff, state: State::Waiting(now), results, linked, sessions: 0, since: now, useful: false }
     }
 
     /// Where the result comes from.
@@ -61,6 +68,26 @@ impl Linking {
     /// Whether a session runs.
     pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected)
+    }
+
+    /// The session has acknowledged something.
+    pub fn has_worked(&mut self) {
+        self.useful = true;
+    }
+
+    /// A session begins; gives its number.
+    fn begin(&mut self) -> u64 {
+        (self.state, self.since, self.useful) = (State::Connected, Instant::now(), false);
+        self.sessions += 1;
+        self.sessions
+    }
+
+    /// The session that began last is over. One that was good for something is followed soon; where each is lost as soon as
+    /// it stands, the waits grow.
+    fn end(&mut self) {
+        if self.useful || self.since.elapsed() >= GOOD_LIFE {
+            self.backoff.reset();
+        }
     }
 
     fn wait(&mut self, delay: Duration) {
@@ -116,9 +143,7 @@ impl Job {
 
     /// One session from its first declaration to its end.
     pub(super) fn run_session(&mut self, link: Link) -> Exit {
-        self.linking.state = State::Connected;
-        self.linking.sessions += 1;
-        let number = self.linking.sessions;
+        let number = self.linking.begin();
         self.machine.connected(number);
         let queues = self.config.queues.clone();
         let (host, server) = (link.host.clone(), link.server.clone());
@@ -154,12 +179,7 @@ impl Job {
         self.schedule.clear();
         self.subscriptions.lost();
         self.stalls.lost();
-    }
-
-    /// The session did its work: the next loss starts with the shortest delay.
-    pub(super) fn forget_trouble(&mut self) {
-        self.trouble = None;
-        self.linking.backoff.reset();
+        self.linking.end();
     }
 
     pub(super) fn tell_trouble(&mut self, error: &BrokerError) {

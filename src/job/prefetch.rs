@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::{Exit, Job};
-use crate::broker::Session;
+use crate::broker::{BrokerError, Session};
 use crate::config;
 use crate::policy::gate::Allowed;
 use crate::policy::inflight::AckPolicy;
@@ -73,7 +73,11 @@ impl Job {
             return Ok(());
         }
         let began = Instant::now();
-        session.counts(&self.config.queues[0].name).map_err(Exit::Lost)?;
+        match session.counts(&self.config.queues[0].name) {
+            // A "no" is an answer too.
+            Ok(_) | Err(BrokerError::Topology { .. }) => {}
+            Err(error) => return Err(Exit::Lost(error)),
+        }
         // An ack may wait so long for others before it goes that way.
         auto.turned_around(began.elapsed() + self.config.ack.interval);
         (self.prefetch.measure, self.prefetch.served) = (self.now + MEASURE, false);

@@ -1,7 +1,5 @@
 //! Steps 3 to 5: record, then publish the copy, then acknowledge. In this order, here and nowhere else.
 
-use std::time::Duration;
-
 use log::{info, warn};
 
 use super::{CREDIT, DEAF, Exit, Job};
@@ -13,9 +11,6 @@ use crate::policy::{retry, topology};
 use crate::store::{Batch, Request};
 use crate::task::{Committed, Ticket};
 
-/// Pause after the broker refused a copy.
-const REFUSED_PAUSE: Duration = Duration::from_secs(2);
-
 impl Job {
     /// Restores the invariants after every event: what may run runs, then record, publish, acknowledge.
     pub(super) fn settle(&mut self, mut session: Option<&mut Session<'_>>) -> Result<(), Exit> {
@@ -25,6 +20,7 @@ impl Job {
         }
         self.keep_phase();
         if let Some(session) = session.as_deref_mut() {
+            self.keep_declared(session)?;
             self.keep_prefetch(session)?;
             self.keep_subscribed(session)?;
         } else {
@@ -77,20 +73,17 @@ impl Job {
             Ok(()) => {
                 failpoint::hit("after-publish");
                 self.marks.extend(self.machine.forwarded(self.now, published.ticket));
-                if self.publishing == 0 && self.outbox.is_empty() && self.refused.is_empty() {
-                    self.refusal = None;
+                for ticket in self.refusals.confirmed(published.ticket) {
+                    self.owe_refused(ticket);
                 }
             }
             Err(reason) => {
                 let reason = format!("a copy could not be published: {reason}");
+                self.counters.last_error = Some(reason.clone());
                 // One line when it begins, not one for every copy and every try.
-                if self.refusal.as_ref() != Some(&reason) {
+                if self.refusals.refused(self.now, published.ticket, reason.clone()) {
                     warn!("job {}: {reason}; trying again", self.config.name);
                 }
-                self.counters.last_error = Some(reason.clone());
-                self.refusal = Some(reason);
-                self.refused.push(published.ticket);
-                self.refused_until.get_or_insert(self.now + REFUSED_PAUSE);
             }
         }
     }
@@ -98,6 +91,20 @@ impl Job {
     pub(super) fn owe_copy(&mut self, ticket: Ticket) {
         if let Some(demanded) = self.machine.demanded(ticket) {
             self.send_copy(&demanded);
+        }
+    }
+
+    /// A copy that was refused goes out again. Says whether it is still owed.
+    fn owe_refused(&mut self, ticket: Ticket) -> bool {
+        match self.machine.demanded(ticket) {
+            Some(demanded) => {
+                self.send_copy(&demanded);
+                true
+            }
+            None => {
+                self.refusals.forget(ticket);
+                false
+            }
         }
     }
 
@@ -137,14 +144,15 @@ impl Job {
 
     /// Step 4.
     pub(super) fn publish(&mut self, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
-        if self.refused_until.is_some_and(|until| until <= self.now) {
-            self.refused_until = None;
+        if self.refusals.is_due(self.now) {
             // Most often a queue of the ladder or the dead-letter queue is gone: make sure of them first.
             if let Some(session) = session {
                 self.declare(session)?;
             }
-            for ticket in std::mem::take(&mut self.refused) {
-                self.owe_copy(ticket);
+            while let Some(ticket) = self.refusals.probe() {
+                if self.owe_refused(ticket) {
+                    break;
+                }
             }
         }
         while self.publishing < CREDIT {
@@ -182,6 +190,7 @@ impl Job {
             session.ack(tag, frame.multiple).map_err(Exit::Lost)?;
         }
         failpoint::hit("after-ack");
+        self.linking.has_worked();
         Ok(())
     }
 }

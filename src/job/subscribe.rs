@@ -9,7 +9,6 @@ use crate::broker::{BrokerError, Session};
 use crate::config;
 use crate::policy::backoff::Backoff;
 use crate::policy::gate::Allowed;
-use crate::policy::topology;
 use crate::task::QueueIndex;
 
 /// The wish and the state of each queue's consumer.
@@ -55,6 +54,11 @@ impl Subscriptions {
         self.renew = true;
     }
 
+    /// What could not be consumed may be there now.
+    pub fn hasten(&mut self, now: Instant) {
+        self.queues.iter_mut().filter_map(|queue| queue.due.as_mut()).for_each(|due| *due = now);
+    }
+
     /// When the next subscription is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.queues.iter().filter_map(|queue| queue.due).min()
@@ -93,32 +97,30 @@ impl Job {
     }
 
     fn subscribe(&mut self, session: &mut Session<'_>, queue: QueueIndex, prefetch: u16) -> Result<(), Exit> {
-        match self.declare_again(session, queue).and_then(|()| session.subscribe(queue, prefetch)) {
+        // A queue whose consumer ended may be gone, or be another one of the same name that lacks our bindings: it would be
+        // consumed, but every retry would be lost at the end of its delay.
+        if self.subscriptions.queues[queue].doubtful {
+            self.declare(session)?;
+        }
+        match session.subscribe(queue, prefetch) {
             Ok(()) => {
                 let subscription = &mut self.subscriptions.queues[queue];
                 (subscription.due, subscription.doubtful) = (None, false);
                 subscription.backoff.reset();
                 self.stalls.subscribed(queue, self.now, fastrand::f64());
-                self.forget_trouble();
+                self.trouble = None;
                 Ok(())
             }
             Err(error @ BrokerError::Topology { .. }) => {
-                self.tell_trouble(&error);
+                // A queue that could not be declared is told of already.
+                if self.lacking().is_none() {
+                    self.tell_trouble(&error);
+                }
                 self.subscriptions.queues[queue].doubtful = true;
                 self.subscriptions.fail(queue);
                 Ok(())
             }
             Err(error) => Err(Exit::Lost(error)),
-        }
-    }
-
-    /// A queue whose consumer ended may be gone, or be another one of the same name that lacks our bindings: it would be
-    /// consumed, but every retry would be lost at the end of its delay.
-    fn declare_again(&self, session: &mut Session<'_>, queue: QueueIndex) -> Result<(), BrokerError> {
-        if self.subscriptions.queues[queue].doubtful {
-            session.declare(&topology::job_steps(&self.config, self.ladder()))
-        } else {
-            Ok(())
         }
     }
 
@@ -140,10 +142,5 @@ impl Job {
         }
         // What came before the broker confirmed is handed back as it is read.
         self.on_session(session)
-    }
-
-    /// Makes sure of every queue, exchange and binding of the job.
-    pub(super) fn declare(&mut self, session: &mut Session<'_>) -> Result<(), Exit> {
-        session.declare(&topology::job_steps(&self.config, self.ladder())).map_err(Exit::Lost)
     }
 }

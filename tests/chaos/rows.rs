@@ -1,8 +1,11 @@
 //! All rows, in the order of the table. A file for each kind of fault.
 
+mod broker;
+mod cluster;
 mod daemon;
 mod handlers;
 mod machine;
+mod rights;
 mod store;
 mod tests;
 
@@ -10,5 +13,6 @@ use crate::row::Row;
 
 /// Every row.
 pub fn all() -> Vec<Row> {
-    [daemon::rows(), handlers::rows(), machine::rows(), store::rows(), tests::rows()].concat()
+    let broker = [broker::rows(), rights::rows(), cluster::rows()].concat();
+    [daemon::rows(), handlers::rows(), broker, machine::rows(), store::rows(), tests::rows()].concat()
 }

@@ -23,7 +23,6 @@ mod install;
 mod lifecycle;
 mod once;
 mod order;
-mod outage;
 mod pause;
 mod prefetch;
 mod proxy;

@@ -23,6 +23,8 @@ pub const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Broker {
     url: Url,
+    /// Of the other nodes of a cluster.
+    others: Vec<Url>,
     management: Management,
 }
 
@@ -51,7 +53,18 @@ impl Broker {
         let user = if url.username().is_empty() { "guest" } else { url.username() };
         let management = Management::new(management_url, user, password)?;
         management.call("GET", "/api/overview", None)?;
-        Ok(Self { url, management })
+        Ok(Self { url, others: Vec::new(), management })
+    }
+
+    /// The cluster of which these are nodes.
+    pub fn cluster<'b>(nodes: impl IntoIterator<Item = &'b Self>) -> Self {
+        let join = |mut all: Self, other: &Self| {
+            all.others.push(other.url.clone());
+            Self { management: all.management.and(&other.management), ..all }
+        };
+        let mut nodes = nodes.into_iter();
+        let first = nodes.next().expect("a cluster has nodes").clone();
+        nodes.fold(first, join)
     }
 
     /// `host:port`
@@ -83,11 +96,17 @@ impl Vhost {
     pub fn on(broker: &Broker) -> Self {
         let name = format!("warrend-test-{}", super::random_uuid().simple());
         let vhost = Self { broker: broker.clone(), name, session: RefCell::new(None) };
-        vhost.call("PUT", &format!("/api/vhosts/{}", vhost.name), None);
-        let user = if broker.url.username().is_empty() { "guest" } else { broker.url.username() };
-        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        vhost.call("PUT", &format!("/api/permissions/{}/{}", vhost.name, escape(user)), Some(&all));
+        vhost.create();
         vhost
+    }
+
+    /// Makes it, with nothing in it; also again, where somebody has deleted it.
+    pub fn create(&self) {
+        self.call("PUT", &format!("/api/vhosts/{}", self.name), None);
+        let user = self.broker.url.username();
+        let user = if user.is_empty() { "guest" } else { user };
+        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
+        self.call("PUT", &format!("/api/permissions/{}/{}", self.name, escape(user)), Some(&all));
     }
 
     /// Its name, which needs no escaping anywhere.
@@ -97,9 +116,17 @@ impl Vhost {
 
     /// The AMQP URL that leads into it.
     pub fn url(&self) -> String {
-        let mut url = self.broker.url.clone();
-        url.set_path(&self.name);
-        url.into()
+        self.urls().remove(0)
+    }
+
+    /// The same for each node of the broker.
+    pub fn urls(&self) -> Vec<String> {
+        let into = |url: &Url| {
+            let mut url = url.clone();
+            url.set_path(&self.name);
+            url.into()
+        };
+        std::iter::once(&self.broker.url).chain(&self.broker.others).map(into).collect()
     }
 
     /// The broker it is on.
@@ -128,13 +155,21 @@ impl Vhost {
             Some(channel) => channel,
             None => {
                 *session = None;
-                session.insert(Connection::insecure_open(&self.url())?).open_channel(None)?
+                session.insert(self.connect()?).open_channel(None)?
             }
         };
         let outcome = work(&channel);
         // Already closed where the work failed.
         let _ = channel.close();
         outcome
+    }
+
+    /// To the first node that lets us in.
+    fn connect(&self) -> amiquip::Result<Connection> {
+        let urls = self.urls();
+        let (last, others) = urls.split_last().expect("a broker has an address");
+        let first = others.iter().find_map(|url| Connection::insecure_open(url).ok());
+        first.map_or_else(|| Connection::insecure_open(last), Ok)
     }
 
     fn with_channel_or_fail<T>(&self, what: &str, work: impl FnOnce(&Channel) -> amiquip::Result<T>) -> T {
@@ -163,6 +198,25 @@ impl Vhost {
             });
             replaced.is_ok()
         });
+    }
+
+    /// The same with a queue in which nothing is ready, and only if that is so; what a consumer holds goes with it.
+    pub fn replace_empty(&self, queue: &str) {
+        super::wait_until("the queue is empty and replaced", BROKER_TIMEOUT, || {
+            let replaced = self.with_channel(|channel| {
+                channel.queue_delete(queue, QueueDeleteOptions { if_unused: false, if_empty: true })?;
+                channel.queue_declare(queue, durable(FieldTable::new())).map(drop)
+            });
+            replaced.is_ok()
+        });
+    }
+
+    /// Moves everything that is ready from one queue into another, as it is, and says how many those were.
+    pub fn move_all(&self, from: &str, to: &str) -> usize {
+        let letters = self.drain(from);
+        let count = letters.len();
+        self.publish_all(to, letters.into_iter().map(|letter| (letter.body, letter.properties)));
+        count
     }
 
     /// Puts one message into the queue, confirmed.
@@ -198,20 +252,33 @@ impl Vhost {
         self.with_channel_or_fail("get", |channel| Ok(channel.basic_get(queue, true)?.map(|got| got.delivery)))
     }
 
-    /// Takes everything out that is ready.
+    /// Takes everything out that is ready, all of it or nothing: a quorum queue may refuse for seconds after its node has
+    /// started, also in the middle.
     pub fn drain(&self, queue: &str) -> Vec<Delivery> {
-        self.with_channel_or_fail("drain", |channel| {
-            let mut deliveries = Vec::new();
-            while let Some(got) = channel.basic_get(queue, true)? {
-                deliveries.push(got.delivery);
-            }
-            Ok(deliveries)
-        })
+        let mut drained = Vec::new();
+        super::wait_until(&format!("{queue} can be drained"), BROKER_TIMEOUT, || {
+            let all = self.with_channel(|channel| {
+                let mut all = Vec::new();
+                while let Some(got) = channel.basic_get(queue, false)? {
+                    all.push(got.delivery);
+                }
+                channel.ack_all()?;
+                // The next answer on this channel comes when the acks have been worked off.
+                channel.queue_declare_passive(queue).map(|_| all)
+            });
+            all.map(|all| drained = all).is_ok()
+        });
+        drained
     }
 
     /// Messages that wait in the queue; those that a consumer holds are not counted. `None`: there is no such queue.
     pub fn ready(&self, queue: &str) -> Option<u32> {
         self.passive(queue, |queue| queue.declared_message_count())
+    }
+
+    /// What the management API counts of a queue, such as `messages_dlx`; it lags behind by a second.
+    pub fn count(&self, queue: &str, what: &str) -> u64 {
+        self.call("GET", &format!("/api/queues/{}/{queue}", self.name), None)[what].as_u64().unwrap_or_default()
     }
 
     /// Consumers of the queue. `None`: there is no such queue.

@@ -39,6 +39,7 @@ start_seconds=90
 watermark=0.4
 # Free space below which it does. A developer's disk is often nearly full, and a blocked publisher looks like a hanging test.
 free_space=64MB
+full_milliseconds=5000
 stop_seconds=30
 
 folder=${WARREND_BROKER_DIR:-${CARGO_TARGET_DIR:-$here/../../target}/broker}
@@ -148,6 +149,9 @@ CONF
     if [ -e "$folder/extra.conf" ]; then
         sed "s/@TLS_PORT@/$tls/" "$folder/extra.conf" >>"$folder/rabbitmq.conf"
     fi
+    # A retry that finds its work queue full is tried again after so long; RabbitMQ's own three minutes would be a long wait.
+    printf '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, %d}]}].\n' "$full_milliseconds" \
+        >"$folder/advanced.config"
     printf '%s@localhost\n' "$node_name" >"$folder/name"
     if [ "$lead" != "$folder" ]; then
         cat >>"$folder/rabbitmq.conf" <<CONF

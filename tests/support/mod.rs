@@ -7,6 +7,7 @@ pub mod baddisk;
 pub mod broker;
 pub mod certificates;
 pub mod clock;
+pub mod cluster;
 pub mod daemon;
 pub mod journal;
 pub mod management;

@@ -1,6 +1,6 @@
 //! A private RabbitMQ node of one test, for those that stop, kill and restart their broker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -10,23 +10,43 @@ use super::script;
 
 /// A node of its own, beside the one that the tests share. Takes 5 to 20 s to start; ended when it is dropped.
 pub struct Node {
-    folder: TempDir,
+    place: Place,
     broker: Broker,
 }
 
 /// Where a node lies in its row of ports, by broker.sh: AMQP first, and this much further AMQP over TLS.
 const TLS_PORT: u16 = 4;
 
+/// What broker.sh knows a node by.
+struct Place {
+    folder: TempDir,
+    /// Before `@localhost`.
+    name: String,
+    /// The folder of the node whose cluster it joins.
+    cluster: Option<PathBuf>,
+}
+
 impl Node {
     /// Starts one with empty folders.
     pub fn start() -> Self {
-        Self::start_in(TempDir::with_prefix("warrend-node-").expect("a temporary folder can be made"))
+        Self::start_as("warrend", None)
     }
 
     /// Starts one in a folder that may hold `extra.conf` and `extra_plugins`, which see in broker.sh.
     pub fn start_in(folder: TempDir) -> Self {
-        run(&folder, "start");
-        let exports = run(&folder, "env");
+        Self::start_at(Place { folder, name: "warrend".to_owned(), cluster: None })
+    }
+
+    /// Starts one under that name, as a member of the cluster of another.
+    pub fn start_as(name: &str, cluster: Option<&Self>) -> Self {
+        let folder = TempDir::with_prefix("warrend-node-").expect("a temporary folder can be made");
+        let cluster = cluster.map(|node| node.place.folder.path().to_owned());
+        Self::start_at(Place { folder, name: name.to_owned(), cluster })
+    }
+
+    fn start_at(place: Place) -> Self {
+        place.run("start");
+        let exports = place.run("env");
         let value = |name: &str| {
             let value =
                 exports.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
@@ -34,9 +54,14 @@ impl Node {
         };
         let broker = Broker::at(&value("WARREND_TEST_AMQP_URL"), &value("WARREND_TEST_MANAGEMENT_URL"));
         match broker {
-            Ok(broker) => Self { folder, broker },
+            Ok(broker) => Self { place, broker },
             Err(why) => panic!("{why}"),
         }
+    }
+
+    /// Its name as the broker tells it.
+    pub fn name(&self) -> String {
+        format!("{}@localhost", self.place.name)
     }
 
     /// The broker that it serves. Its address stays the same over restarts.
@@ -46,7 +71,7 @@ impl Node {
 
     /// Its folder.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.place.folder.path()
     }
 
     /// The port of AMQP over TLS, where its `extra.conf` has it listen there.
@@ -58,37 +83,42 @@ impl Node {
 
     /// Has it read the files of its certificates again.
     pub fn reread_certificates(&self) {
-        run(&self.folder, "reread");
+        self.place.run("reread");
     }
 
     /// Stops it in good order; its data stays.
     pub fn stop(&self) {
-        run(&self.folder, "stop");
+        self.place.run("stop");
     }
 
     /// Ends it as a crash would.
     pub fn kill(&self) {
-        run(&self.folder, "kill");
+        self.place.run("kill");
     }
 
     /// Stops its processes where they are: connections stay and nothing answers.
     pub fn freeze(&self) {
-        run(&self.folder, "freeze");
+        self.place.run("freeze");
     }
 
     /// Lets them go on.
     pub fn thaw(&self) {
-        run(&self.folder, "thaw");
+        self.place.run("thaw");
     }
 
     /// Has it believe that memory is short, or no longer: publishers are blocked meanwhile.
     pub fn alarm(&self, short: bool) {
-        run(&self.folder, if short { "alarm" } else { "no-alarm" });
+        self.place.run(if short { "alarm" } else { "no-alarm" });
+    }
+
+    /// The same with the disk.
+    pub fn disk_alarm(&self, short: bool) {
+        self.place.run(if short { "disk-alarm" } else { "no-disk-alarm" });
     }
 
     /// Has it evaluate an Erlang expression, for what no client can do; gives the value as text.
     pub fn eval(&self, expression: &str) -> String {
-        let output = broker_sh(&self.folder, "eval").arg(expression).output().expect("bash runs broker.sh");
+        let output = self.place.broker_sh("eval").arg(expression).output().expect("bash runs broker.sh");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         assert!(output.status.success(), "eval {expression}: {}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
@@ -96,7 +126,7 @@ impl Node {
 
     /// Brings it back with its data, and returns once it serves.
     pub fn start_again(&self) {
-        run(&self.folder, "start");
+        self.place.run("start");
     }
 }
 
@@ -104,19 +134,25 @@ impl Drop for Node {
     fn drop(&mut self) {
         // Nothing to keep: a kill is quicker, and `stop` then ends the epmd.
         for command in ["kill", "stop"] {
-            let _ = broker_sh(&self.folder, command).output();
+            let _ = self.place.broker_sh(command).output();
         }
     }
 }
 
-fn broker_sh(folder: &TempDir, command: &str) -> Command {
-    let mut script = Command::new(script("broker.sh"));
-    script.arg(command).env("WARREND_BROKER_DIR", folder.path()).env_remove("WARREND_AMQP_URL").stdin(Stdio::null());
-    script
-}
+impl Place {
+    fn broker_sh(&self, command: &str) -> Command {
+        let mut script = Command::new(script("broker.sh"));
+        script.arg(command).env("WARREND_BROKER_DIR", self.folder.path()).env("WARREND_BROKER_NAME", &self.name);
+        script.env_remove("WARREND_AMQP_URL").env_remove("WARREND_BROKER_JOIN").stdin(Stdio::null());
+        if let Some(cluster) = &self.cluster {
+            script.env("WARREND_BROKER_JOIN", cluster);
+        }
+        script
+    }
 
-fn run(folder: &TempDir, command: &str) -> String {
-    let output = broker_sh(folder, command).output().expect("bash runs broker.sh");
-    assert!(output.status.success(), "broker.sh {command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    fn run(&self, command: &str) -> String {
+        let output = self.broker_sh(command).output().expect("bash runs broker.sh");
+        assert!(output.status.success(), "broker.sh {command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
 }

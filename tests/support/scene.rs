@@ -5,13 +5,15 @@
 //!
 //! Three witnesses are compared that know nothing of each other: the journal, in which the handlers write down each run;
 //! the store, read as a file after each crash and at the end; and the queues of the broker. A fourth sits on the wire in
-//! every scene, and judges each frame that the daemon sends: see [`super::tap`].
+//! every scene that does not say otherwise, and judges each frame that the daemon sends: see [`super::tap`].
 
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
+
+use amiquip::AmqpValue;
 
 use super::broker::{Vhost, with_id};
 use super::daemon::{DAEMON_TIMEOUT, Daemon};
@@ -136,6 +138,8 @@ pub struct Setup {
     pub job: &'static str,
     /// Lines of `[jobs.work.retry]`.
     pub retry: &'static str,
+    /// How long a retry waits; whole seconds.
+    pub delay: &'static str,
     /// Handlers at one time.
     pub concurrency: usize,
     pub handler: Kind,
@@ -143,6 +147,8 @@ pub struct Setup {
     pub cycle: usize,
     /// Records are forgotten before the end, so that the journal alone tells what is done. Not for daemons that crash.
     pub forgets: bool,
+    /// The work queue is a quorum queue.
+    pub quorum: bool,
     /// A tap judges every frame. Not where the daemon has several hosts, or where another reader would disturb the store.
     pub tap: bool,
 }
@@ -154,10 +160,12 @@ impl Default for Setup {
             broker: "reconnect = { initial = \"50ms\", max = \"500ms\" }",
             job: "queue = \"work\"",
             retry: "",
+            delay: "1s",
             concurrency: 4,
             handler: Kind::Command(""),
             cycle: 10,
             forgets: false,
+            quorum: false,
             tap: true,
         }
     }
@@ -218,13 +226,14 @@ impl Known {
 impl Scene {
     pub fn new(vhost: Vhost, setup: &Setup) -> Self {
         let mut daemon = Daemon::new(&vhost, "");
-        vhost.declare(QUEUE);
+        let arguments = setup.quorum.then(|| ("x-queue-type".to_owned(), AmqpValue::LongString("quorum".to_owned())));
+        vhost.declare_with(QUEUE, arguments.into_iter().collect());
         let then = match setup.handler {
             Kind::Command(then) => then,
             Kind::Worker(..) => "",
         };
         let journal = Journal::new(daemon.folder(), &format!("{HANDLER}\n{then}"));
-        let broker = format!("urls = [{:?}]\n{}", vhost.url(), setup.broker);
+        let broker = format!("urls = {:?}\n{}", vhost.urls(), setup.broker);
         let handler = match setup.handler {
             Kind::Command(_) => format!("command = {}", journal.command()),
             Kind::Worker(batch, pause) => {
@@ -236,8 +245,8 @@ impl Scene {
         };
         let job = format!(
             "[jobs.work]\n{}\nconcurrency = {}\n[jobs.work.handler]\n{handler}\n\
-             [jobs.work.retry]\nmax_attempts = {ATTEMPTS}\ninitial = \"1s\"\njitter = 0.0\n{}",
-            setup.job, setup.concurrency, setup.retry,
+             [jobs.work.retry]\nmax_attempts = {ATTEMPTS}\ninitial = {:?}\njitter = 0.0\n{}",
+            setup.job, setup.concurrency, setup.delay, setup.retry,
         );
         daemon.set_broker(&broker);
         daemon.set_jobs(&job);
@@ -325,7 +334,17 @@ impl Scene {
     pub fn wait_for_work(&mut self, since: Instant) {
         let (journal, before) = (&self.journal, self.journal.bytes());
         self.daemon.wait_until("work resumes", WORK_TIMEOUT, |_| journal.bytes() > before);
-        self.slowest = self.slowest.max(since.elapsed());
+        self.note_resumed(since.elapsed());
+    }
+
+    /// It took so long until what a fault had stopped went on.
+    pub fn note_resumed(&mut self, took: Duration) {
+        self.slowest = self.slowest.max(took);
+    }
+
+    /// How many of the messages are to be done.
+    pub fn to_be_done(&self) -> usize {
+        self.published.len() - self.with_fate(Fate::is_dead).len()
     }
 
     /// Waits until the daemon has run every attempt and dead-lettered what is to die.
@@ -344,7 +363,7 @@ impl Scene {
     /// Not for daemons that were started anew: they count from nothing.
     pub fn wait_until_counted(&mut self) {
         let dead = self.with_fate(Fate::is_dead).len() - self.letters.len();
-        let done = (self.published.len() - self.with_fate(Fate::is_dead).len()) as u64;
+        let done = self.to_be_done() as u64;
         let (vhost, patience) = (&self.vhost, self.patience());
         self.daemon.wait_until("all is done or dead", patience, |daemon| {
             assert!(daemon.is_alive(), "it ended\n{}", daemon.log_tail());
