@@ -122,6 +122,10 @@ impl Plan {
         let ended = Ended { figures, panic, trial, took };
         let word = if ended.is_well() { "ok" } else { "FAILED" };
         println!("test {} ... {word} ({:.1} s, seed {})", row.name, took.as_secs_f64(), trial.seed);
+        // A long run should not hide it until its end, where it is told once more.
+        for wrong in ended.wrong() {
+            println!("    {wrong}");
+        }
         ended
     }
 }

@@ -28,9 +28,9 @@ pub struct Row {
 pub enum Run {
     /// Injects the faults, lets the daemon finish, judges. It may panic: that fails the row.
     Here(fn(&Trial) -> Figures),
-    /// A test of tests/it, whose long form is in a variable: it prints one line of figures, such as `200 messages, 5 kills,
-    /// 0 lost, 3 ran again`.
-    Test { name: &'static str, variable: &'static str },
+    /// A test of tests/it, whose long form is asked for by a variable: with this value, or that of the faults. It prints one
+    /// line of figures, such as `200 messages, 5 kills, 0 lost, 3 ran again`.
+    Test { name: &'static str, variable: &'static str, value: Option<&'static str> },
 }
 
 impl Run {
@@ -38,17 +38,18 @@ impl Run {
     pub fn run(self, trial: &Trial) -> Figures {
         match self {
             Self::Here(run) => run(trial),
-            Self::Test { name, variable } => {
+            Self::Test { name, variable, value } => {
                 let mut cargo = Command::new(env!("CARGO"));
                 cargo.args(["test", "--locked", "--test", "it"]);
                 if !cfg!(debug_assertions) {
                     cargo.arg("--release");
                 }
-                let output = cargo.args(["--", "--exact", name, "--nocapture"]).env(variable, trial.count.to_string());
-                let output = output.output().expect("cargo runs this program too");
+                let value = value.map_or_else(|| trial.count.to_string(), str::to_owned);
+                cargo.args(["--", "--exact", name, "--nocapture"]).env(variable, value);
+                let output = cargo.output().expect("cargo runs this program too");
                 let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success() && text.contains("1 passed"), "{name}\n{text}");
-                Figures::read(trial.count, &text)
+                Figures::read(&text)
             }
         }
     }
@@ -102,14 +103,15 @@ impl Figures {
     }
 
     /// Those that a test printed. What it did not print is unknown.
-    fn read(faults: usize, text: &str) -> Self {
+    fn read(text: &str) -> Self {
         let line = text.lines().rfind(|line| line.contains(" messages, ")).unwrap_or_default();
+        // Entries are `NUMBER WORDS`; `1 resets in 3 s; 20 messages, 0 crashes` are three of them.
         let number = |words: &str| {
-            let entry = line.split(", ").find(|entry| entry.contains(words))?;
+            let entry = line.split([',', ';']).map(str::trim).find(|entry| entry.contains(words))?;
             entry.split(' ').next()?.parse::<usize>().ok()
         };
         Self {
-            faults,
+            faults: [" resets", " kills", " losses"].into_iter().find_map(number).unwrap_or_default(),
             messages: number(" messages").unwrap_or_default(),
             lost: number(" lost"),
             again: number(" ran again").or_else(|| number(" of them again")).unwrap_or_default(),
@@ -144,6 +146,11 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// One sentence for each thing that is not as it must be.
+    pub fn wrong(&self) -> impl Iterator<Item = &String> {
+        self.figures.iter().flat_map(|figures| &figures.wrong).chain(&self.panic)
+    }
+
     /// Whether nothing was lost and nothing else is wrong.
     pub fn is_well(&self) -> bool {
         self.panic.is_none()

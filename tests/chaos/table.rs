@@ -14,7 +14,7 @@ pub fn print(plan: &Plan, results: &[(Row, Ended)]) {
     }
     for (row, ended) in results.iter().filter(|(_, ended)| !ended.is_well()) {
         println!("---- {} (SEED={} COUNTS={}={}) ----", row.name, ended.trial.seed, row.name, ended.trial.count);
-        for wrong in ended.figures.iter().flat_map(|figures| &figures.wrong).chain(&ended.panic) {
+        for wrong in ended.wrong() {
             println!("{wrong}");
         }
         println!();

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::broker::Vhost;
 use crate::support::daemon::DAEMON_TIMEOUT;
+use crate::support::number_from;
 use crate::support::proxy::{Door, Faults, Proxy, Way};
 use crate::support::scene::{Fate, Kind, Scene, Setup};
 use crate::support::tap::Role;
@@ -70,11 +71,14 @@ fn is_left(wire: &Proxy, newest: u64) -> bool {
 }
 
 /// What befalls the daemon's connections in the middle of something, and how soon it must have left them.
+/// `WARREND_LOSSES=20` is the long form.
 fn check_loss(what: &str, limit: Duration, strike: impl Fn(&Proxy), mend: impl Fn(&Proxy)) -> String {
     let mut told = String::new();
     let mut scene = impatient();
     scene.daemon.start();
-    for busy in [false, true] {
+    let losses = number_from("WARREND_LOSSES", 2);
+    for loss in 0..losses {
+        let busy = loss % 2 == 1;
         if busy {
             scene.publish(200);
             scene.wait_for_runs(30);
@@ -100,7 +104,7 @@ fn check_loss(what: &str, limit: Duration, strike: impl Fn(&Proxy), mend: impl F
         scene.wait_until_settled();
     }
     scene.stop();
-    told + &scene.judge().to_string()
+    format!("{told}{losses} losses of both connections; {}", scene.judge())
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub fn rows() -> Vec<Row> {
             run: Run::Test {
                 name: "doubt::no_key_runs_twice_and_none_is_lost_however_often_the_daemon_is_killed",
                 variable: "WARREND_DOUBTS",
+                value: None,
             },
         },
         Row {
@@ -29,7 +30,41 @@ pub fn rows() -> Vec<Row> {
             run: Run::Test {
                 name: "forward::a_killed_daemon_loses_nothing_on_the_way",
                 variable: "WARREND_FORWARD_KILLS",
+                value: None,
             },
         },
+        hole("black-hole", "wire::what_swallows_everything_is_noticed_in_time"),
+        hole("black-hole-sends", "wire::what_swallows_all_that_the_daemon_sends_is_noticed_in_time"),
+        hole("black-hole-gets", "wire::what_swallows_all_that_the_broker_sends_is_noticed_in_time"),
+        reset("reset-job-sends", "wire::the_session_of_a_job_is_reset_at_every_byte_that_it_sends"),
+        reset("reset-job-gets", "wire::the_session_of_a_job_is_reset_at_every_byte_that_it_gets"),
+        reset("reset-publisher-sends", "wire::the_session_of_the_publisher_is_reset_at_every_byte_that_it_sends"),
+        reset("reset-publisher-gets", "wire::the_session_of_the_publisher_is_reset_at_every_byte_that_it_gets"),
     ]
+}
+
+/// A session is cut after its first byte, the next one after two, and so on to its last.
+const fn reset(name: &'static str, test: &'static str) -> Row {
+    Row {
+        name,
+        fault: "RST after every byte that a session sends or gets, one session for each",
+        promises: "P1 P2 P7",
+        short: SHORT,
+        long: 1,
+        seconds: 600.0,
+        run: Run::Test { name: test, variable: "WARREND_RST", value: Some("all") },
+    }
+}
+
+/// Both connections, while idle and under load in turn.
+const fn hole(name: &'static str, test: &'static str) -> Row {
+    Row {
+        name,
+        fault: "the network swallows everything, or all that one side sends, until the daemon has left its connections",
+        promises: "P1 P2 P3 P7",
+        short: SHORT,
+        long: 20,
+        seconds: 6.0,
+        run: Run::Test { name: test, variable: "WARREND_LOSSES", value: None },
+    }
 }
