@@ -27,6 +27,7 @@ ONLY ?=
 MESSAGES ?=
 MILLIONS ?=
 WAITING ?=
+BASELINE ?=
 # Of `make chaos`: ROWS names rows or their beginnings, COUNTS the faults of some (daemon-kill=50), MARKDOWN a file for the table.
 LONG ?= 1
 ROWS ?=
@@ -98,7 +99,7 @@ fuzz: deps
 bench: deps-broker
 	@sh $(support)/deps.sh bench
 	@sh tests/bench/peers.sh
-	@ROUNDS='$(ROUNDS)' ONLY='$(ONLY)' MESSAGES='$(MESSAGES)' MILLIONS='$(MILLIONS)' WAITING='$(WAITING)' \
+	@ROUNDS='$(ROUNDS)' ONLY='$(ONLY)' MESSAGES='$(MESSAGES)' MILLIONS='$(MILLIONS)' WAITING='$(WAITING)' BASELINE='$(BASELINE)' \
 		bash $(support)/with-broker.sh cargo bench --locked --bench suite
 
 # The release build: what `make test` does in short with the checks of a debug build.

@@ -12,7 +12,7 @@ use crate::measure::{Measured, watch};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::{random_uuid, wait_until};
-use crate::{ACK_BATCH, BODY, NAME, tree};
+use crate::{ACK_BATCH, BODY, NAME, text_from, tree};
 
 /// Handlers of one time for everyone whose work is not one loop.
 pub const CONCURRENCY: usize = 2;
@@ -29,6 +29,8 @@ pub struct Contestant {
     fill: Fill,
     consumers: u32,
     kind: Kind,
+    /// Whether it is the build of `BASELINE` that runs.
+    pub baseline: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +64,7 @@ enum Kind {
 }
 
 /// In what order they stand in the table. The prefetches of the peers are the best of several that were tried.
-pub const ALL: [Contestant; 16] = [
+pub const ALL: [Contestant; 18] = [
     Contestant::new("bare", 200_000, Fill::Random, Kind::Bare),
     Contestant::new(
         "discard-v7",
@@ -76,6 +78,20 @@ pub const ALL: [Contestant; 16] = [
         Fill::Random,
         Kind::Warrend { job: LARGE, handler: "discard = true", ack: ACK_BATCH },
     ),
+    Contestant::new(
+        "baseline-v7",
+        200_000,
+        Fill::Ordered,
+        Kind::Warrend { job: LARGE, handler: "discard = true", ack: ACK_BATCH },
+    )
+    .baseline(),
+    Contestant::new(
+        "baseline-v4",
+        200_000,
+        Fill::Random,
+        Kind::Warrend { job: LARGE, handler: "discard = true", ack: ACK_BATCH },
+    )
+    .baseline(),
     Contestant::new("forward", 50_000, Fill::Random, Kind::Warrend { job: LARGE, handler: FORWARD, ack: ACK_BATCH }),
     Contestant::new(
         "worker-50",
@@ -119,7 +135,11 @@ impl Contestant {
             Kind::AmqpConsume(_) | Kind::Dramatiq(_) => CONCURRENCY as u32,
             Kind::Bare | Kind::Warrend { .. } | Kind::Pika | Kind::Celery(..) => 1,
         };
-        Self { name, messages, fill, consumers, kind }
+        Self { name, messages, fill, consumers, kind, baseline: false }
+    }
+
+    const fn baseline(self) -> Self {
+        Self { baseline: true, ..self }
     }
 
     /// Fills a fresh queue and has it drained.
@@ -159,6 +179,9 @@ impl Contestant {
         }
         let mut warrend =
             Warrend::new(vhost, &format!("concurrency = {CONCURRENCY}\n{job}"), handler, &format!("batch = {ack}"));
+        if let Some(program) = baseline().filter(|_| self.baseline) {
+            warrend.daemon.set_program(&program);
+        }
         warrend.daemon.spawn(&[]);
         let measured = watch(vhost, messages, self.consumers, || warrend.is_alive());
         warrend.stop(messages);
@@ -244,6 +267,11 @@ pub fn body(id: &str, more: &str) -> Vec<u8> {
     let frame = format!(r#"{{"message_id": "{id}"{more}, "payload": "\"\""}}"#);
     let padding = "x".repeat(BODY.saturating_sub(frame.len()));
     format!(r#"{{"message_id": "{id}"{more}, "payload": "\"{padding}\""}}"#).into_bytes()
+}
+
+/// Another build of warrend to compare with, where `BASELINE` names one.
+pub fn baseline() -> Option<PathBuf> {
+    text_from("BASELINE").map(PathBuf::from)
 }
 
 /// Where Python stands with what `tests/bench/peers.sh` installed; the worker runs in it too.

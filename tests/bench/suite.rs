@@ -11,7 +11,7 @@
 //!
 //! The environment changes what runs: `ROUNDS` (5), `MESSAGES` (of the fastest contestants; the others' follow, 200000),
 //! `ONLY` (names or their beginnings, with commas between them), `MILLIONS` (of stored keys, 0,1,10), `WAITING` (messages
-//! of the long queue, 1000000). The binary calls itself with `bare` for one contestant.
+//! of the long queue, 1000000), `BASELINE` (another build of warrend that drains too). The binary calls itself with `bare` for one contestant.
 #![expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 
 #[path = "../support/mod.rs"]

@@ -12,7 +12,11 @@ const FEWEST: u32 = 500;
 
 /// All rounds, and what they come to.
 pub fn run(plan: &Plan, figures: &mut Figures) {
-    let entered: Vec<&Contestant> = contestants::ALL.iter().filter(|contestant| plan.has(contestant.name)).collect();
+    let entered: Vec<&Contestant> = contestants::ALL
+        .iter()
+        .filter(|contestant| plan.has(contestant.name))
+        .filter(|contestant| !contestant.baseline || contestants::baseline().is_some())
+        .collect();
     if entered.is_empty() {
         return;
     }

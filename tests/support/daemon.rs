@@ -31,6 +31,7 @@ pub struct Daemon {
     environment: Vec<(String, String)>,
     /// Arguments of `ulimit` for every later start.
     limits: Option<&'static str>,
+    program: PathBuf,
     child: Option<Child>,
     wire: Option<Proxy>,
 }
@@ -48,8 +49,16 @@ impl Daemon {
         let folder = TempDir::with_prefix("warrend-test-").expect("a temporary folder can be made");
         let store = folder.path().join("warrend.db");
         let configuration = (broker.to_owned(), rest.to_owned());
-        let daemon =
-            Self { folder, configuration, store, environment: Vec::new(), limits: None, child: None, wire: None };
+        let daemon = Self {
+            folder,
+            configuration,
+            store,
+            environment: Vec::new(),
+            limits: None,
+            program: env!("CARGO_BIN_EXE_warrend").into(),
+            child: None,
+            wire: None,
+        };
         daemon.write();
         daemon
     }
@@ -139,6 +148,11 @@ impl Daemon {
         self.folder.path().join("warrend.toml")
     }
 
+    /// Another build of warrend for every later start, instead of the one that was just made.
+    pub fn set_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// The store's file.
     pub fn store_path(&self) -> &Path {
         &self.store
@@ -155,7 +169,7 @@ impl Daemon {
 
     /// `warrend -c FILE` in an environment of its own: a developer's WARREND_CONFIG or RUST_LOG must not change a test.
     fn command(&self) -> Command {
-        let binary = env!("CARGO_BIN_EXE_warrend");
+        let binary = &self.program;
         let mut command = match self.limits {
             None => Command::new(binary),
             Some(limits) => {
