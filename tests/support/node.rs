@@ -131,10 +131,15 @@ impl Node {
 }
 
 impl Drop for Node {
+    #[expect(clippy::print_stderr, reason = "whoever reads of the failure must find the folder")]
     fn drop(&mut self) {
-        // Nothing to keep: a kill is quicker, and `stop` then ends the epmd.
+        // Nothing to keep of its state: a kill is quicker, and `stop` then ends the epmd.
         for command in ["kill", "stop"] {
             let _ = self.place.broker_sh(command).output();
+        }
+        if std::thread::panicking() {
+            self.place.folder.disable_cleanup(true);
+            eprintln!("the folder of the node is kept: {}", self.place.folder.path().display());
         }
     }
 }

@@ -384,10 +384,18 @@ fn fill_work(scene: &mut Scene) -> u64 {
 /// Sets a policy that lets a queue hold one message and refuse all others, or takes it away.
 fn limit(vhost: &Vhost, queue: &str, on: bool) {
     let path = format!("/api/policies/{}/full", vhost.name());
-    let definition = json!({"max-length": 1, "overflow": "reject-publish"});
-    let policy = json!({"pattern": format!("^{queue}$"), "definition": definition, "apply-to": "queues"});
-    let (method, body) = if on { ("PUT", Some(&policy)) } else { ("DELETE", None) };
-    vhost.broker().management().call(method, &path, body).expect("the policy is taken");
+    let call = |method, definition: Option<Value>| {
+        let policy = definition
+            .map(|definition| json!({"pattern": format!("^{queue}$"), "definition": definition, "apply-to": "queues"}));
+        vhost.broker().management().call(method, &path, policy.as_ref()).expect("the policy is taken");
+    };
+    if on {
+        // A classic queue that gets both at once takes up the length first, and drops what is above it.
+        call("PUT", Some(json!({"overflow": "reject-publish"})));
+        call("PUT", Some(json!({"max-length": 1, "overflow": "reject-publish"})));
+    } else {
+        call("DELETE", None);
+    }
 }
 
 /// Ends a scene that has settled, and judges it.
