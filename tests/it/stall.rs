@@ -120,7 +120,7 @@ fn daemon(vhost: &Vhost, job: &str, command: &str) -> Daemon {
 }
 
 const PLAIN: &str = "queue = \"work\"\nconcurrency = 1\nprefetch = 1";
-const SLOW: &str = "[\"sleep\", \"600\"]";
+const SLOW: &str = "[\"sleep\", \"600\"]\ntimeout = \"10m\"";
 const FAST: &str = "[\"true\"]";
 
 impl Innocents {
