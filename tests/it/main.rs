@@ -12,6 +12,7 @@ mod cli;
 mod compress;
 mod dead;
 mod deleted;
+mod documents;
 mod doubt;
 mod failpoints;
 mod failures;
