@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for whoever asks again soon.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// A confirm takes longer than this only where something is wrong with the broker or one of its queues.
+const UNCONFIRMED: Duration = Duration::from_secs(30);
+
 /// How to reach a job.
 #[derive(Debug, Clone)]
 pub struct PanelJob {
@@ -172,6 +175,14 @@ fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
     if publisher.blocked {
         let problem = "RabbitMQ takes no messages for now (memory or disk alarm): copies of failed attempts wait";
         status.problems.push(problem.to_owned());
+    }
+    if let Some(oldest) = publisher.oldest.filter(|oldest| *oldest >= UNCONFIRMED && !publisher.blocked) {
+        status.problems.push(format!(
+            "RabbitMQ has not confirmed {} messages, the oldest for {} s; a quorum queue without a leader takes none: see \
+             `rabbitmq-queues quorum_status NAME` for the dead-letter queues and warrend.delay.*",
+            publisher.unconfirmed,
+            oldest.as_secs()
+        ));
     }
     if !publisher.connected {
         let reason = publisher.last_error.unwrap_or_else(|| "not connected yet".to_owned());

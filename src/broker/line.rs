@@ -120,6 +120,11 @@ impl<T> Line<T> {
         self.window.len()
     }
 
+    /// What was published first of those.
+    pub(super) fn oldest(&self) -> Option<&T> {
+        self.window.oldest()
+    }
+
     /// Whether another publish may go out now, with `most` unconfirmed ones at a time.
     pub(super) fn has_room(&self, most: usize) -> bool {
         !self.wire.blocked && self.window.len() < most && self.window.bytes() < MAX_UNCONFIRMED_BYTES

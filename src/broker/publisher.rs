@@ -73,6 +73,8 @@ pub struct PublisherReport {
     pub host: Option<String>,
     /// Messages that were taken from the requests and are not answered yet.
     pub unconfirmed: usize,
+    /// For how long the oldest of those under way waits for its confirm.
+    pub oldest: Option<Duration>,
     /// The last failure of a connection or of a message; stays when things are well again.
     pub last_error: Option<String>,
 }
@@ -139,6 +141,7 @@ pub fn spawn(
 struct Order {
     ticket: Ticket,
     reply: Sender<Published>,
+    taken: Instant,
     /// It was under way when the broker closed a channel or a connection because of something in it.
     suspect: bool,
 }
@@ -262,7 +265,7 @@ impl Worker {
 
     fn on_request(&mut self, request: PublishRequest) {
         let PublishRequest { ticket, message, reply } = request;
-        let order = Order { ticket, reply, suspect: false };
+        let order = Order { ticket, reply, taken: Instant::now(), suspect: false };
         match message.check() {
             Ok(()) => self.backlog.push_back((message, order)),
             Err(why) => self.fail(order, format!("the message cannot be sent: {why}")),
@@ -367,6 +370,7 @@ impl Worker {
             reconnects: self.uplink.reconnects(),
             host: line.map(|line| line.wire().host().to_owned()),
             unconfirmed: self.unconfirmed(),
+            oldest: line.and_then(Line::oldest).map(|order| order.taken.elapsed()),
             last_error: self.last_error.clone(),
         }
     }

@@ -55,6 +55,11 @@ impl<T> Window<T> {
         self.sent.len()
     }
 
+    /// The first that was published of those that are unconfirmed.
+    pub(super) fn oldest(&self) -> Option<&T> {
+        self.sent.first_key_value().map(|(_, sent)| &sent.item)
+    }
+
     /// Bytes of the unconfirmed bodies.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -103,6 +103,26 @@ fn a_channel_that_hangs(node: &Node) -> Duration {
     found
 }
 
+/// A quorum queue without a leader, as RabbitMQ 3.10 may leave one when it starts, neither takes nor refuses anything.
+#[test]
+fn a_queue_that_takes_nothing_is_told_of_and_costs_nothing() {
+    let node = Node::start();
+    let mut scene = Scene::new(Vhost::on(node.broker()), &Setup { tap: false, ..Setup::default() });
+    scene.daemon.start();
+    let retries = format!("whereis('{}_warrend.delay.00')", scene.vhost.name());
+    wait_until("the ladder is there", BROKER_TIMEOUT, || node.eval(&format!("is_pid({retries}).")) == "true");
+    node.eval(&format!("ok = sys:suspend({retries})."));
+    scene.publish(100);
+    scene.daemon.wait_until("the unconfirmed copies are told of", 2 * DAEMON_TIMEOUT, |daemon| {
+        problems(daemon).contains("has not confirmed")
+    });
+    node.eval(&format!("ok = sys:resume({retries})."));
+    scene.wait_until_settled();
+    assert_eq!(problems(&scene.daemon), "[]");
+    scene.stop();
+    scene.judge();
+}
+
 /// Daemons whose queues look as if they had stalled.
 struct Innocents {
     vhosts: Vec<Vhost>,
