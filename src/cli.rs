@@ -6,6 +6,7 @@ pub mod client;
 pub mod completions;
 pub mod dead;
 pub mod explain;
+pub mod figures;
 pub mod life;
 pub mod manual;
 pub mod pause;
@@ -13,11 +14,14 @@ pub mod publish;
 pub mod run;
 pub mod schema;
 pub mod status;
+pub mod store;
+pub mod terminal;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::store::StoreError;
 use crate::task::{HeaderValue, Headers};
 
 /// A task-worker daemon for RabbitMQ: nothing lost, nothing done twice, everything visible.
@@ -86,6 +90,9 @@ pub enum Command {
     /// Look at dead letters, replay, export, import or purge them
     #[command(subcommand)]
     Dead(dead::Dead),
+    /// Count what the store remembers, forget some of it, copy and check it
+    #[command(subcommand)]
+    Store(store::Store),
     /// Tell about the configuration itself
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -278,6 +285,16 @@ impl Exit {
         Self::Locked,
         Self::Config,
     ];
+
+    /// Of a command that the store ended.
+    pub fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Locked { .. } => Self::Locked,
+            StoreError::TooNew { .. } | StoreError::Full | StoreError::Unfit { .. } | StoreError::Failed { .. } => {
+                Self::Store
+            }
+        }
+    }
 
     /// In a few words.
     pub fn meaning(self) -> &'static str {

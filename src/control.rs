@@ -19,7 +19,7 @@ use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
 
 use crate::panel::Panel;
-use crate::report::{FoundAll, Status};
+use crate::report::{FoundAll, Status, Upkeep};
 use crate::store::Pause;
 use crate::task::{MessageKey, UnixMillis};
 
@@ -53,6 +53,17 @@ pub enum Request {
         /// Which.
         job: String,
     },
+    /// Forget a key of a job, or all of them.
+    Forget {
+        /// Which.
+        job: String,
+        /// As `explain` shows it; all where it is absent.
+        key: Option<String>,
+    },
+    /// Forget what is over, and give room back to the disk.
+    Prune,
+    /// Say how far that is.
+    Pruning,
 }
 
 /// What is answered.
@@ -63,6 +74,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// To [`Request::Find`].
     Found(FoundAll),
+    /// To [`Request::Forget`], [`Request::Prune`] and [`Request::Pruning`].
+    Upkeep(Upkeep),
     /// To the requests that change something.
     Done {
         /// True.
@@ -154,6 +167,16 @@ fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
             info!("job {job} is resumed by {}", who(client)?);
             answer(panel.pause(&job, None))
         }
+        Ok(Request::Forget { job, key }) => {
+            let what = key.as_deref().map_or_else(|| "everything".to_owned(), |key| format!("{key:?}"));
+            info!("the store forgets {what} of job {job:?}, if nothing stands against it, for {}", who(client)?);
+            upkeep(panel.forget(&job, key.as_deref().map(MessageKey::from_display)))
+        }
+        Ok(Request::Prune) => {
+            info!("the store forgets what is over, for {}", who(client)?);
+            upkeep(panel.upkeep(true))
+        }
+        Ok(Request::Pruning) => upkeep(panel.upkeep(false)),
         Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -197,6 +220,10 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 
 fn answer(done: Result<(), String>) -> Answer {
     done.map_or_else(|error| Answer::Error { error }, |()| Answer::Done { done: true })
+}
+
+fn upkeep(done: Result<Upkeep, String>) -> Answer {
+    done.map_or_else(|error| Answer::Error { error }, Answer::Upkeep)
 }
 
 /// The user at the other end, as the kernel knows it.

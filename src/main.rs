@@ -71,6 +71,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
             cli::dead::dead(&config, command, &mut out)
         }
+        Command::Store(command) => cli::store::store(&load(&path)?, command, &mut out),
         Command::Call(args) => cli::call::call(&load(&path)?, args, &mut out),
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
         Command::Config(ConfigCommand::Schema) => cli::schema::print(&mut out),

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The same for whoever asks again soon.
 const GLANCE: Duration = Duration::from_millis(100);
+const SILENT_RECORDER: &str = "the recorder does not answer: it waits for the disk";
 
 /// A confirm takes longer than this only where something is wrong with the broker or one of its queues.
 const UNCONFIRMED: Duration = Duration::from_secs(30);
@@ -91,12 +92,46 @@ impl Panel {
         match wait(&remembered, Instant::now() + PATIENCE) {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(error.to_string()),
-            None => return Err("the recorder does not answer: it waits for the disk".to_owned()),
+            None => return Err(SILENT_RECORDER.to_owned()),
         }
         // A job that waits for its broker takes it up when it is done with that.
         job.commands.send_timeout(Command::Pause(pause), PATIENCE).map_err(|_| {
             format!("job {name} does not answer: it waits for RabbitMQ or for the disk; its next start will do it")
         })
+    }
+
+    /// Has a key forgotten, or all keys of a job, unless they are in flight. The job need not run here.
+    pub fn forget(&self, name: &str, key: Option<MessageKey>) -> Result<report::Upkeep, String> {
+        let until = Instant::now() + PATIENCE;
+        if let Some(job) = self.jobs.iter().find(|job| *job.name == *name) {
+            let in_flight = ask(&job.commands, |reply| Command::Forget(key.clone(), reply));
+            match wait(&in_flight, until) {
+                Some(0) => {}
+                Some(_) if key.is_some() => {
+                    return Err(format!(
+                        "it is in flight in job {name}: `warrend explain` says where; try again later"
+                    ));
+                }
+                Some(messages) => {
+                    return Err(format!("job {name} has {messages} messages in flight: `warrend pause {name}` first"));
+                }
+                None => return Err(format!("job {name} does not answer: it waits for RabbitMQ or for the disk")),
+            }
+        }
+        let done = ask(&self.recorder, |reply| store::Request::Forget(name.to_owned(), key, reply));
+        match wait(&done, Instant::now() + PATIENCE) {
+            Some(done) => done.map(upkeep).map_err(no_room),
+            None => Err(SILENT_RECORDER.to_owned()),
+        }
+    }
+
+    /// Has forgotten what is over, and room given back; or says how far that is.
+    pub fn upkeep(&self, begin: bool) -> Result<report::Upkeep, String> {
+        let done = ask(&self.recorder, |reply| store::Request::Upkeep(begin, reply));
+        match wait(&done, Instant::now() + PATIENCE) {
+            Some(done) => done.map(upkeep).map_err(no_room),
+            None => Err(SILENT_RECORDER.to_owned()),
+        }
     }
 
     /// The jobs that have a key in flight.
@@ -126,6 +161,15 @@ impl Panel {
             jobs: std::collections::BTreeMap::new(),
         }
     }
+}
+
+fn no_room(error: store::StoreError) -> String {
+    error.while_forgetting().to_string()
+}
+
+fn upkeep(upkeep: store::Upkeep) -> report::Upkeep {
+    let store::Upkeep { forgotten, given_back, done } = upkeep;
+    report::Upkeep { forgotten, given_back, finished: done }
 }
 
 /// Sends a question; never waits, not even for room.
@@ -192,7 +236,7 @@ fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
 
 fn add_store(status: &mut Status, answer: Option<store::StoreReport>) {
     let Some(store) = answer else {
-        status.problems.push("the recorder does not answer: it waits for the disk".to_owned());
+        status.problems.push(SILENT_RECORDER.to_owned());
         return;
     };
     status.problems.extend(store.problem);

@@ -161,6 +161,17 @@ pub struct Found {
     pub stage: String,
 }
 
+/// How far the store is with forgetting.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// Records that are forgotten.
+    pub forgotten: u64,
+    /// Bytes that the disk has back.
+    pub given_back: u64,
+    /// Nothing is left to do.
+    pub finished: bool,
+}
+
 /// A pause by hand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Paused {

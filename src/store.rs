@@ -3,17 +3,23 @@
 //! One process owns a store at a time, and in it one thread writes: the recorder. Every job thread has a read-only
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
+mod backup;
 mod check;
 mod error;
 mod filter;
 mod history;
 mod ledger;
 mod lock;
+mod look;
 mod migrate;
 mod place;
 mod reader;
 mod recent;
 mod recorder;
+mod stats;
+mod upkeep;
+mod verify;
+mod walk;
 
 use std::ffi::c_int;
 use std::fs;
@@ -31,13 +37,17 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OptionalExtension as _};
 
 use crate::config::{self, Synchronous};
 use crate::task::UnixMillis;
+pub use backup::backup;
 pub use error::StoreError;
 pub use history::{Ended, History, Life};
 use lock::Lock;
 use place::Files;
 pub use place::Place;
 pub use reader::Reader;
-pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport, Written};
+pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport, Upkeep, Written};
+pub use stats::{JobStats, Stats, stats};
+pub use upkeep::{forget, prune};
+pub use verify::verify;
 
 /// A job's number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +84,10 @@ pub struct Store {
 impl Store {
     /// Locks, opens, checks and migrates the store, making its folder where it is missing.
     pub fn open(config: &config::Store) -> Result<Self, StoreError> {
-        Self::lock_and_open(config).map_err(|error| error.while_opening(&config.path))
+        Self::lock_and_open(config).map_err(|error| {
+            let doing = || format!("open {}", config.path.display());
+            error.where_full_is_final(doing, "its disk is full: make room, and start again")
+        })
     }
 
     fn lock_and_open(config: &config::Store) -> Result<Self, StoreError> {
@@ -125,9 +138,11 @@ impl Store {
 
     /// Brings the log into the file where it has grown long; after commits.
     fn shorten_log(&mut self) -> Result<(), StoreError> {
-        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT {
-            return Ok(());
-        }
+        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT { Ok(()) } else { self.empty_log() }
+    }
+
+    /// Brings the log into the file. Only that makes a file smaller whose pages were given back.
+    fn empty_log(&mut self) -> Result<(), StoreError> {
         let done = self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE);
         let cramped = done.as_ref().is_err_and(error::is_full);
         match done {
@@ -151,6 +166,12 @@ impl Store {
             .execute(insert, [name])
             .and_then(|_| self.connection.query_row("SELECT id FROM jobs WHERE name = ?1", [name], |row| row.get(0)));
         found.map(JobId).map_err(|error| StoreError::sqlite("register a job", &error))
+    }
+
+    /// The same of a job that need not be known.
+    fn find_job(&self, name: &str) -> Result<Option<JobId>, StoreError> {
+        let found = self.connection.query_row("SELECT id FROM jobs WHERE name = ?1", [name], |row| row.get(0));
+        found.map(JobId).optional().map_err(|error| StoreError::sqlite("look up a job", &error))
     }
 
     /// Whether a job is paused by hand.

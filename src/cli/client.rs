@@ -8,12 +8,17 @@ use crate::control::{self, Answer, AskError, Request};
 /// Asks the daemon behind `socket`. What it refuses is a failure with its sentence.
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
     let path = socket.display();
+    let not_running = || Failure::new(Exit::NotRunning, format!("warrend is not running: nobody answers on {path}"));
+    ask_if_running(socket, request)?.ok_or_else(not_running)
+}
+
+/// The same for what can be done without a daemon too: `None` where none runs.
+pub fn ask_if_running(socket: &Path, request: &Request) -> Result<Option<Answer>, Failure> {
+    let path = socket.display();
     match control::ask(socket, request) {
         Ok(Answer::Error { error }) => Err(Failure::new(Exit::Failed, error)),
-        Ok(answer) => Ok(answer),
-        Err(AskError::NotRunning) => {
-            Err(Failure::new(Exit::NotRunning, format!("warrend is not running: nobody answers on {path}")))
-        }
+        Ok(answer) => Ok(Some(answer)),
+        Err(AskError::NotRunning) => Ok(None),
         Err(AskError::Forbidden) => {
             Err(Failure::new(Exit::Failed, format!("no permission to use {path}: run as root or as the daemon's user")))
         }

@@ -4,7 +4,6 @@ mod files;
 mod list;
 mod replay;
 mod show;
-mod terminal;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,6 +17,9 @@ use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job, parse_duration};
 use crate::deadletters::{Filter, Trouble};
 use crate::task::{ErrorClass, UnixMillis};
+
+/// Where there is no terminal to ask on.
+const YES_OR_DRY_RUN: &str = "give --yes, or --dry-run to see what would be done";
 
 /// The subcommands of `dead`.
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,6 @@
 use crate::cli::{Exit, Failure};
 use crate::config::Config;
 use crate::daemon::{self, DaemonError};
-use crate::store::StoreError;
 
 /// Runs until a signal ends it, or until everything is empty.
 pub fn run(config: Config, until_empty: bool) -> Result<Exit, Failure> {
@@ -15,10 +14,7 @@ pub fn run(config: Config, until_empty: bool) -> Result<Exit, Failure> {
 
 fn exit(error: &DaemonError) -> Exit {
     match error {
-        DaemonError::Store(StoreError::Locked { .. }) => Exit::Locked,
-        DaemonError::Store(
-            StoreError::TooNew { .. } | StoreError::Full | StoreError::Unfit { .. } | StoreError::Failed { .. },
-        ) => Exit::Store,
+        DaemonError::Store(error) => Exit::of_store(error),
         DaemonError::SocketInUse(_) => Exit::Locked,
         DaemonError::System { .. } | DaemonError::Hung(_) => Exit::Failed,
         DaemonError::Ended(_) => Exit::Internal,

@@ -6,6 +6,7 @@ use log::debug;
 
 use super::{Command, Exit, Job, Phase};
 use crate::broker::Session;
+use crate::task::MessageKey;
 
 /// Beyond `shutdown.timeout`: what handlers get to die, and the last records and acks to go out.
 pub const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -62,6 +63,9 @@ impl Job {
             Command::Find(key, reply) => {
                 let _ = reply.try_send(self.machine.find(&key));
             }
+            Command::Forget(key, reply) => {
+                let _ = reply.try_send(self.forget(key.as_ref()));
+            }
             Command::Pause(pause) => {
                 self.pause = pause;
                 if self.pause.is_some() {
@@ -84,6 +88,18 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// How many messages in flight stand against forgetting a key, or all keys.
+    fn forget(&mut self, key: Option<&MessageKey>) -> usize {
+        let in_flight = match key {
+            Some(key) => usize::from(self.machine.find(key).is_some()),
+            None => self.machine.census().total(),
+        };
+        if in_flight == 0 {
+            self.wiring.reader.forget(key);
+        }
+        in_flight
     }
 
     /// What waits goes back, and nothing more is delivered.

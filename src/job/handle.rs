@@ -22,6 +22,9 @@ pub enum Command {
     IsEmpty(Sender<bool>),
     /// Say at which attempt a key is in flight here, and what it is at.
     Find(MessageKey, Sender<Option<(u32, &'static str)>>),
+    /// Say whether a key, or with none any message, is in flight here; where not, what is remembered of it besides the
+    /// records is forgotten. The answer is how many messages stand against that.
+    Forget(Option<MessageKey>, Sender<usize>),
     /// Stop taking because somebody said so, or go on.
     Pause(Option<Pause>),
     /// Stop taking, let running handlers finish until then, give back the rest, end.

@@ -48,7 +48,7 @@ pub fn after_a_crash(connection: &mut Connection, path: &Path) -> Result<(), Sto
 }
 
 /// What SQLite's own check finds, at most so many lines.
-fn damage(connection: &Connection, check: &str, most: u32) -> rusqlite::Result<Vec<String>> {
+pub(super) fn damage(connection: &Connection, check: &str, most: u32) -> rusqlite::Result<Vec<String>> {
     let mut select = connection.prepare(&format!("PRAGMA {check}({most})"))?;
     let lines = select.query_map([], |row| row.get::<_, String>(0))?;
     // "ok" says that nothing was found; a finding may begin with a heading on a line of its own.

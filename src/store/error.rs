@@ -1,7 +1,7 @@
 //! Why the store cannot do its part.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
@@ -99,12 +99,15 @@ impl StoreError {
         Self::failed(doing, format!("{error} (SQLite's code {code}); {hint}"))
     }
 
-    /// The same error of a start: nobody waits there for room.
-    pub(super) fn while_opening(self, path: &Path) -> Self {
+    /// The same error of who wanted something forgotten. That needs some room too, and does not go on by itself once there is.
+    pub fn while_forgetting(self) -> Self {
+        self.where_full_is_final(|| "forget".to_owned(), "its disk is full: make a little room, and ask again")
+    }
+
+    /// The same error where nobody waits for room.
+    pub(super) fn where_full_is_final(self, doing: impl FnOnce() -> String, reason: &str) -> Self {
         match self {
-            Self::Full => {
-                Self::failed(format!("open {}", path.display()), "its disk is full: make room, and start again")
-            }
+            Self::Full => Self::failed(doing(), reason),
             Self::Locked { .. } | Self::TooNew { .. } | Self::Unfit { .. } | Self::Failed { .. } => self,
         }
     }

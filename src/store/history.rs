@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::recent::{self, Outcome};
-use super::{JobId, StoreError};
+use super::{JobId, StoreError, look};
 use crate::task::{Exit, MessageKey, UnixMillis};
 
 /// A store that is only looked at.
@@ -59,15 +59,16 @@ pub struct Life {
 impl History {
     /// Opens the store for reading; it must exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(Duration::from_secs(10))?;
-            // The first question shows whether it is a store at all, and of a schema that is known here.
-            connection.query_row("SELECT count(*) FROM generations", [], |_| Ok(()))?;
-            Ok(Self { connection })
+        Ok(Self { connection: look::open(path)? })
+    }
+
+    /// The names of all jobs that ever ran with this store.
+    pub fn jobs(&self) -> Result<Vec<String>, StoreError> {
+        let names = || {
+            let mut select = self.connection.prepare("SELECT name FROM jobs ORDER BY name")?;
+            select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
         };
-        open().map_err(|error| StoreError::sqlite(&format!("open {} for reading", path.display()), &error))
+        names().map_err(|error| StoreError::sqlite("list its jobs", &error))
     }
 
     /// What is known of a key in a job; `None` where the job has never run with this store.

@@ -8,7 +8,9 @@
 //! Every step is small and belongs to a transaction, so a crash costs nothing but the step: the rows of a move that was not
 //! finished are deleted at the next start, and it begins again.
 
+mod forget;
 mod prune;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use prune::Pruning;
+use retention::Retention;
 
 use super::recent::{Ended, Entry, Id, Outcome, Recent};
 use super::recorder::{Attempt, Batch};
@@ -36,8 +39,7 @@ const CLEARED_AT_ONCE: i64 = 4096;
 #[derive(Debug)]
 pub struct Ledger {
     store: Store,
-    /// How long each job's keys are remembered. A job that is not in it keeps its keys: it may come back.
-    retention: BTreeMap<JobId, Duration>,
+    retention: Retention,
     next_seq: i64,
     /// Rows of `recent` up to this one are deleted.
     cleared_to: i64,
@@ -50,8 +52,12 @@ pub struct Ledger {
     /// Records of a generation that is whole. Freeing them takes milliseconds, so it is done little by little.
     moved: Vec<(Id, Entry)>,
     pruning: Option<Pruning>,
+    /// Records that were pruned since the start.
+    forgotten: u64,
     /// Young records that are enough for a generation.
     enough: usize,
+    /// Rows that one pruning step looks at.
+    pruned_at_once: usize,
 }
 
 #[derive(Debug)]
@@ -86,11 +92,18 @@ enum Step {
 }
 
 impl Ledger {
-    /// Takes over the store.
+    /// Takes over the store, whose jobs run on this host from now on.
     pub fn new(store: Store, retention: BTreeMap<JobId, Duration>, host: &str) -> Result<Self, StoreError> {
+        let ledger = Self::on_behalf(store, retention)?;
+        ledger.note_host(host).map_err(|error| StoreError::sqlite("note its host", &error))?;
+        Ok(ledger)
+    }
+
+    /// The same where no job runs.
+    pub fn on_behalf(store: Store, retention: BTreeMap<JobId, Duration>) -> Result<Self, StoreError> {
         let mut ledger = Self {
             store,
-            retention,
+            retention: Retention::new(retention),
             next_seq: 1,
             cleared_to: 0,
             generations: BTreeMap::new(),
@@ -99,10 +112,11 @@ impl Ledger {
             stage: Stage::Resting,
             moved: Vec::new(),
             pruning: None,
+            forgotten: 0,
             enough: GENERATION,
+            pruned_at_once: prune::AT_ONCE,
         };
         ledger.load().map_err(|error| StoreError::sqlite("read its generations", &error))?;
-        ledger.note_host(host).map_err(|error| StoreError::sqlite("note its host", &error))?;
         Ok(ledger)
     }
 
@@ -116,14 +130,14 @@ impl Ledger {
         let found = select.query_map([], |row| Ok((row.get(0)?, Generation { rows: row.get(1)?, until: i64::MIN })))?;
         self.generations = found.collect::<rusqlite::Result<_>>()?;
         // What the broker never delivered again, because somebody else took it from its queue.
-        for (job, kept) in &self.retention {
+        for (job, kept) in self.retention.kept() {
             let since = UnixMillis::now().0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
             connection.execute("DELETE FROM starts WHERE job = ?1 AND at < ?2", (job.0, since))?;
         }
         let mut select = connection.prepare("SELECT DISTINCT job FROM starts")?;
         self.starting = select.query_map([], |row| row.get(0).map(JobId))?.collect::<rusqlite::Result<_>>()?;
         let recent = self.store.recent.read();
-        let ends = recent.each_young().map(|(job, entry)| over_at(&self.retention, job, entry.at));
+        let ends = recent.each_young().map(|(job, entry)| self.retention.over_at(job, entry.at));
         self.young_until = ends.min().unwrap_or(i64::MAX);
         Ok(())
     }
@@ -164,7 +178,7 @@ impl Ledger {
         self.next_seq += appended.len() as i64;
         let mut recent = self.store.recent.write();
         for (id, entry) in appended {
-            self.young_until = self.young_until.min(over_at(&self.retention, id.0, entry.at));
+            self.young_until = self.young_until.min(self.retention.over_at(id.0, entry.at));
             recent.insert(id, entry);
         }
         drop(recent);
@@ -183,6 +197,11 @@ impl Ledger {
         self.store.shorten_log()
     }
 
+    /// The same however long it is.
+    pub fn empty_log(&mut self) -> Result<(), StoreError> {
+        self.store.empty_log()
+    }
+
     /// What keeps it from writing for long, though commits still succeed.
     pub fn problem(&self) -> Option<String> {
         self.store.cramped.then(|| StoreError::Full.to_string())
@@ -199,11 +218,8 @@ impl Ledger {
             self.begin_move(1);
         }
         let tended = if matches!(self.stage, Stage::Resting) { self.prune(now.0) } else { self.tend_stage() };
-        tended.or_else(|error| match error.sqlite_error_code() {
-            // Deleting needs room too; a full disk is told when a commit meets it.
-            Some(rusqlite::ErrorCode::DiskFull) => Ok(false),
-            _ => Err(StoreError::sqlite("move or forget records", &error)),
-        })
+        // Deleting needs room too.
+        tended.map_err(|error| StoreError::sqlite("move or forget records", &error))
     }
 
     /// Appends what ended to `recent`; returns what must stand in memory once it is durable.
@@ -355,7 +371,7 @@ impl Ledger {
             (Step::Moved(to), Stage::Moving { moved, .. }) => *moved = to,
             (Step::Whole, Stage::Moving { generation, through, .. }) => {
                 let moved = self.store.recent.write().end_move();
-                let until = moved.iter().map(|((job, _, _), entry)| over_at(&self.retention, *job, entry.at)).min();
+                let until = moved.iter().map(|((job, _, _), entry)| self.retention.over_at(*job, entry.at)).min();
                 self.generations.retain(|_, generation| generation.rows > 0);
                 let rows = moved.len() as i64;
                 self.generations.insert(*generation, Generation { rows, until: until.unwrap_or(i64::MAX) });
@@ -382,12 +398,6 @@ impl Ledger {
         self.follow(step);
         Ok(true)
     }
-}
-
-/// When a record is over, Unix milliseconds.
-fn over_at(retention: &BTreeMap<JobId, Duration>, job: JobId, at: i64) -> i64 {
-    let kept = retention.get(&job).and_then(|kept| i64::try_from(kept.as_millis()).ok());
-    kept.map_or(i64::MAX, |kept| at.saturating_add(kept))
 }
 
 fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
@@ -422,6 +432,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Synchronous};
     use crate::policy::inflight::Mark;
+    use crate::store::walk::walk;
     use crate::task::{ErrorClass, Ticket};
 
     /// A generation in these tests.
@@ -447,6 +458,12 @@ mod tests {
             let mut ledger = Ledger::new(Store::open(&config).unwrap(), BTreeMap::from(retention), "host").unwrap();
             ledger.enough = ENOUGH;
             ledger
+        }
+
+        /// The process ends, and another one starts.
+        fn restart(&self, ledger: Ledger) -> Ledger {
+            drop(ledger);
+            self.start()
         }
     }
 
@@ -488,7 +505,26 @@ mod tests {
         (0..).take_while(|_| ledger.tend(UnixMillis(now)).unwrap()).count()
     }
 
-    /// Random commits, moves and starts, against a plain map of what must be known.
+    /// What a look from outside sees: the greatest outcome of each attempt.
+    fn seen_from_outside(ledger: &Ledger) -> BTreeMap<Id, Outcome> {
+        let connection = super::super::look::open(ledger.path()).unwrap();
+        let mut seen = BTreeMap::new();
+        let mut last = None;
+        let counted = walk(&connection.unchecked_transaction().unwrap(), &mut |job, bytes, attempts| {
+            let next = Some((job, bytes.to_vec()));
+            assert!(next > last, "each key comes once, in order");
+            last = next;
+            for attempt in attempts {
+                let outcome = attempt.records.iter().map(|(outcome, _)| outcome.unwrap()).max();
+                let id = (JobId(job), MessageKey::from_bytes(bytes), attempt.attempt);
+                seen.insert(id, outcome.expect("a failure has its record"));
+            }
+        });
+        assert!(counted.unwrap().iter().all(|counted| counted.rows == counted.found));
+        seen
+    }
+
+    /// Random commits, moves, starts and forgotten keys, against a plain map of what must be known.
     #[test]
     fn whatever_moves_and_whenever_it_starts_the_same_is_known() {
         for seed in 0..20 {
@@ -499,12 +535,19 @@ mod tests {
             for _ in 0..200 {
                 let job = JobId(random.i64(1..=2));
                 let ids: Vec<_> = (0..random.u64(0..20)).map(|_| (key(random.u64(..300)), random.u32(1..=3))).collect();
-                match random.u8(..10) {
+                match random.u8(..11) {
                     0 => {
                         drop(ledger);
                         ledger = bench.start();
                     }
                     1..=3 => assert!(ledger.tend(UnixMillis(0)).is_ok()),
+                    10 => {
+                        let forgotten = key(random.u64(..300));
+                        let records = ledger.forget_key(job, &forgotten).unwrap();
+                        let before = model.len();
+                        model.retain(|(of, key, _), _| *of != job || *key != forgotten);
+                        assert!(records >= (before - model.len()) as u64, "seed {seed}: {records} records");
+                    }
                     kind => {
                         let mut batch = batch(job, Vec::new(), Vec::new());
                         for (key, attempt) in ids {
@@ -543,6 +586,35 @@ mod tests {
             }
             assert!(ledger.generations.len() > 3, "seed {seed}: it has moved");
             assert!(count(&ledger, "outcomes") >= model.len() as i64);
+            assert!(seen_from_outside(&ledger) == model, "seed {seed}: a walk sees the same");
+            assert!(seen_from_outside(&bench.restart(ledger)) == model, "seed {seed}: and after a start");
+        }
+    }
+
+    #[test]
+    fn all_that_a_job_recorded_is_forgotten_and_nothing_that_comes_later() {
+        for committed_before in [10, ENOUGH as u64, 3 * MOVED_AT_ONCE as u64] {
+            let bench = Bench::new();
+            let mut ledger = bench.start();
+            let now = UnixMillis::now().0;
+            let (forgets, keeps) = (JobId(3), JobId(4));
+            let many = |at: i64| (0..committed_before).map(|n| record(key(n), 1, failed(), at)).collect();
+            // The last commit begins a move where there is enough for one.
+            for job in [forgets, keeps] {
+                ledger.commit(&[batch(job, many(now - 1000), Vec::new())]).unwrap();
+            }
+            ledger.commit(&[]).unwrap();
+            ledger.forget_all(forgets).unwrap();
+            tend_to_the_end(&mut ledger, now);
+            assert_eq!(ledger.forgotten(), committed_before);
+            assert_eq!((ledger.records(), count(&ledger, "failures")), [committed_before as i64; 2].into());
+            ledger.end_forgetting();
+            // Even where the clock was set back meanwhile.
+            ledger.commit(&[batch(forgets, many(now - 2000), Vec::new())]).unwrap();
+            tend_to_the_end(&mut ledger, now);
+            assert_eq!(ledger.records(), 2 * committed_before as i64);
+            let ledger = bench.restart(ledger);
+            assert_eq!(ledger.records(), 2 * committed_before as i64);
         }
     }
 

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::StoreError;
+use super::place::belong_to_its_owner;
 
 /// How long the lock of a daemon that is dead may outlive it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,6 +35,9 @@ impl Lock {
         let existed = path.exists();
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        if !existed {
+            belong_to_its_owner(&file, store);
+        }
         wait_for(&mut file, &path)?;
         let was_clean = existed && content(&mut file).map_err(failed)?.is_empty();
         let mark = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -98,6 +102,7 @@ fn content(file: &mut File) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, chown};
 
     use super::*;
 
@@ -126,6 +131,20 @@ mod tests {
         });
         Lock::take(&store).unwrap();
         last_process.join().unwrap();
+    }
+
+    #[test]
+    fn what_root_locks_the_owner_of_the_store_can_lock_after_it() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("warrend.db");
+        fs::write(&store, "").unwrap();
+        chown(&store, Some(65_534), Some(65_534)).unwrap();
+        drop(Lock::take(&store).unwrap());
+        let lock = fs::metadata(beside(&store)).unwrap();
+        assert_eq!((lock.uid(), lock.gid()), (65_534, 65_534));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn judge(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     Err(StoreError::TooNew { path: path.to_owned(), found, known })
 }
 
+/// Whether it lacks no step.
+pub fn is_current(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(connection)? == MIGRATIONS.len() as i64)
+}
+
 /// Applies the steps that the file lacks, after [`judge`]. All of them and `user_version` are one transaction, so a crash
 /// leaves either the old schema or the new one.
 ///

@@ -1,11 +1,21 @@
 //! Where the store lies: on what kind of file system, and whether its files are still those that were opened.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+
+/// Gives a file that root made to whom the store belongs: the daemon, which has a user of its own, could not use it
+/// otherwise. A file system that knows no owners says so in vain.
+pub(super) fn belong_to_its_owner(file: &File, store: &Path) {
+    if rustix::process::geteuid().is_root()
+        && let Ok(of_store) = fs::metadata(store)
+    {
+        let _ = fchown(file, Some(of_store.uid()), Some(of_store.gid()));
+    }
+}
 
 /// What is known of the file system below a path.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,6 +55,12 @@ impl Reader {
         !self.in_doubt.is_empty() && self.in_doubt.contains(&(key.clone(), attempt))
     }
 
+    /// A key, or with none every key, may run again: no attempt of it is in doubt any more. The filter keeps it, which only
+    /// costs a look-up.
+    pub fn forget(&mut self, key: Option<&MessageKey>) {
+        self.in_doubt.retain(|(known, _)| key.is_some_and(|key| key != known));
+    }
+
     /// How many attempts were running when the last daemon died.
     pub fn in_doubt(&self) -> usize {
         self.in_doubt.len()

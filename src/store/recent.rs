@@ -163,6 +163,14 @@ impl Recent {
         self.count += usize::from(added);
     }
 
+    /// Forgets a key. Nothing may be moving.
+    pub fn forget(&mut self, job: JobId, key: &MessageKey) {
+        debug_assert!(self.moving.is_empty(), "what moves would come back");
+        if let Some(attempts) = self.young.remove(&(job, key.clone())) {
+            self.count -= attempts.iter().count();
+        }
+    }
+
     /// All attempts of a key; one attempt may come twice, once from each part.
     pub fn of_key(&self, job: JobId, key: &MessageKey) -> Vec<(u32, Entry)> {
         let id = (job, key.clone());

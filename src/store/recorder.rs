@@ -66,8 +66,25 @@ pub enum Request {
     Commit(Batch),
     /// Remember that a job is paused by hand, or forget it; the answer comes when that is durable.
     Pause(JobId, Option<Pause>, Sender<Result<(), StoreError>>),
+    /// Forget a key of a job, or with none everything that the job has recorded so far; how far that is, is asked with
+    /// [`Request::Upkeep`].
+    Forget(String, Option<MessageKey>, Sender<Result<Upkeep, StoreError>>),
+    /// Forget now what is over, and give room back; with `false` only say how far that is. The answer is an error where the
+    /// disk has no room for it.
+    Upkeep(bool, Sender<Result<Upkeep, StoreError>>),
     /// Say how it is.
     Inspect(Sender<StoreReport>),
+}
+
+/// How far it is to forget and to give room back, where that was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Records that are forgotten.
+    pub forgotten: u64,
+    /// Bytes that the disk has back.
+    pub given_back: u64,
+    /// Nothing is left to do.
+    pub done: bool,
 }
 
 /// Figures for `status`.
@@ -152,6 +169,11 @@ struct Writer {
     problem: Option<String>,
     tend_at: Instant,
     clock: SteadyClock,
+    /// What was asked for last, and how many records were forgotten before.
+    upkeep: Upkeep,
+    forgotten_before: u64,
+    /// It ended early, because the disk is full.
+    cut_short: bool,
 }
 
 impl Writer {
@@ -163,6 +185,9 @@ impl Writer {
             problem: None,
             tend_at: Instant::now(),
             clock: SteadyClock::start(),
+            upkeep: Upkeep { done: true, ..Upkeep::default() },
+            forgotten_before: 0,
+            cut_short: false,
         }
     }
 
@@ -180,8 +205,14 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => self.ledger.check_place()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            if Instant::now() >= self.tend_at {
-                let more = self.ledger.tend(self.clock.now())?;
+            if !self.upkeep.done {
+                self.keep_up()?;
+            } else if Instant::now() >= self.tend_at {
+                let more = match self.ledger.tend(self.clock.now()) {
+                    // A full disk is told when a commit meets it.
+                    Err(StoreError::Full) => false,
+                    tended => tended?,
+                };
                 self.tend_at = Instant::now() + if more { TEND_PAUSE } else { TEND_REST };
             }
             self.ledger.shorten_log()?;
@@ -189,6 +220,9 @@ impl Writer {
     }
 
     fn patience(&self) -> Duration {
+        if !self.upkeep.done {
+            return Duration::ZERO;
+        }
         self.tend_at.saturating_duration_since(Instant::now()).min(TICK)
     }
 
@@ -202,6 +236,16 @@ impl Writer {
                     let done = self.ledger.set_pause(job, pause.as_ref());
                     answer(&reply, done)?;
                 }
+                Request::Forget(job, key, reply) => {
+                    let done = self.forget(&job, key.as_ref());
+                    answer(&reply, done)?;
+                }
+                Request::Upkeep(begin, reply) => {
+                    if begin && self.upkeep.done {
+                        self.begin_upkeep();
+                    }
+                    let _ = reply.try_send(if self.cut_short { Err(StoreError::Full) } else { Ok(self.upkeep) });
+                }
                 Request::Inspect(reply) => {
                     // An asker that gave up has dropped its end.
                     let _ = reply.try_send(self.report());
@@ -209,6 +253,51 @@ impl Writer {
             }
         }
         Ok(batches)
+    }
+
+    fn forget(&mut self, job: &str, key: Option<&MessageKey>) -> Result<Upkeep, StoreError> {
+        let Some(job) = self.ledger.find_job(job)? else {
+            return Ok(Upkeep { done: true, ..Upkeep::default() });
+        };
+        match key {
+            Some(key) => Ok(Upkeep { forgotten: self.ledger.forget_key(job, key)?, given_back: 0, done: true }),
+            None => {
+                self.ledger.forget_all(job)?;
+                self.begin_upkeep();
+                Ok(self.upkeep)
+            }
+        }
+    }
+
+    fn begin_upkeep(&mut self) {
+        self.forgotten_before = self.ledger.forgotten();
+        self.upkeep = Upkeep::default();
+        self.cut_short = false;
+    }
+
+    /// A small step of what was asked for. Batches come between two of them, and wait no longer than for other work.
+    fn keep_up(&mut self) -> Result<(), StoreError> {
+        let more = match self.ledger.tend(self.clock.now()) {
+            Err(StoreError::Full) => {
+                self.cut_short = true;
+                false
+            }
+            tended => tended?,
+        };
+        self.upkeep.forgotten = self.ledger.forgotten() - self.forgotten_before;
+        if !more {
+            let given_back = self.ledger.give_back()?;
+            self.upkeep.given_back += given_back;
+            self.upkeep.done = given_back == 0;
+        }
+        if self.upkeep.done {
+            let Upkeep { forgotten, given_back, .. } = self.upkeep;
+            let why = if self.cut_short { ", and then its disk was full" } else { "" };
+            info!("the store has forgotten {forgotten} records, and gave {given_back} bytes back to the disk{why}");
+            self.ledger.end_forgetting();
+            self.ledger.empty_log()?;
+        }
+        Ok(())
     }
 
     /// Commits until it is done. A full disk is waited out, and meanwhile nothing is acknowledged, for nobody gets a

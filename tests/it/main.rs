@@ -30,6 +30,7 @@ mod proxy;
 mod reply;
 mod stall;
 mod store;
+mod store_tools;
 mod tap;
 mod tls;
 mod tools;

@@ -236,9 +236,14 @@ impl Daemon {
     /// What `warrend status --json` would say; `None` while there is no answer. It asks the control socket itself: tests
     /// look many times a second, and a process for each look would take a core.
     pub fn status(&self) -> Option<Value> {
+        self.ask("{\"command\":\"status\"}")
+    }
+
+    /// What the control socket answers; `None` while it does not.
+    pub fn ask(&self, request: &str) -> Option<Value> {
         let mut socket = UnixStream::connect(self.socket_path()).ok()?;
         socket.set_read_timeout(Some(DAEMON_TIMEOUT)).ok()?;
-        socket.write_all(b"{\"command\":\"status\"}\n").ok()?;
+        socket.write_all(format!("{request}\n").as_bytes()).ok()?;
         serde_json::from_reader(socket).ok()
     }
 

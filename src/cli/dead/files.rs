@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::terminal::{check_terminal, confirm};
-use super::{failure, letters};
+use super::{YES_OR_DRY_RUN, failure, letters};
+use crate::cli::terminal::{check_terminal, confirm};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Import};
@@ -31,7 +31,7 @@ pub fn export(config: &Config, job: &Job, filter: &Filter, file: &Path, out: &mu
 /// Publishes a file to the dead-letter queue, after a question unless `yes`.
 pub fn import(config: &Config, job: &Job, file: &Path, yes: bool, out: &mut impl Write) -> Result<Exit, Failure> {
     if !yes {
-        check_terminal()?;
+        check_terminal(YES_OR_DRY_RUN)?;
     }
     let queue = &job.dead_letter.queue;
     let read = Import::check(file, job).map_err(|trouble| failure(&trouble))?;
@@ -49,7 +49,7 @@ pub fn purge(config: &Config, job: &Job, filter: &Filter, ask: Ask, out: &mut im
     let mut most = None;
     let queue = &job.dead_letter.queue;
     if ask == Ask::First {
-        check_terminal()?;
+        check_terminal(YES_OR_DRY_RUN)?;
     }
     if ask != Ask::Nothing {
         let survey = deadletters::survey(&config.broker, job, &filter).map_err(|trouble| failure(&trouble))?;

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use super::terminal::{Bar, check_terminal, confirm};
-use super::{failure, letters};
+use super::{YES_OR_DRY_RUN, failure, letters};
+use crate::cli::terminal::{Bar, check_terminal, confirm};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Survey};
@@ -19,7 +19,7 @@ pub fn replay(config: &Config, job: &Job, args: &super::Replay, out: &mut impl W
     let mut most = None;
     if !args.yes || args.dry_run {
         if !args.dry_run {
-            check_terminal()?;
+            check_terminal(YES_OR_DRY_RUN)?;
         }
         let survey = deadletters::survey(&config.broker, job, &filter).map_err(|trouble| failure(&trouble))?;
         let targets = targets(&survey, args.to.as_deref());

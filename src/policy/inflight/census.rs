@@ -25,6 +25,12 @@ impl Census {
         *self == Self::default()
     }
 
+    /// Messages in flight.
+    pub fn total(&self) -> usize {
+        let Self { queued, running, recording, forwarding, held, acking } = self;
+        queued + running + recording + forwarding + held + acking
+    }
+
     pub(super) fn count(&mut self, stage: &Stage) -> &mut usize {
         match stage {
             Stage::Queued => &mut self.queued,

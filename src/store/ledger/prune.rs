@@ -4,11 +4,11 @@ use log::debug;
 
 use super::super::JobId;
 use super::super::recent::Id;
-use super::{Ledger, begin, over_at};
+use super::{Ledger, begin};
 use crate::task::MessageKey;
 
 /// Rows that one pruning step looks at: about a millisecond of work, so that records never wait long behind it.
-const PRUNED_AT_ONCE: usize = 1000;
+pub(super) const AT_ONCE: usize = 1000;
 
 /// A walk over a generation, to forget what is over.
 #[derive(Debug)]
@@ -42,16 +42,17 @@ impl Ledger {
             let less = "UPDATE generations SET rows = rows - ?2 WHERE id = ?1";
             transaction.execute(less, (pruning.generation, old.len() as i64))?;
             transaction.commit()?;
+            self.forgotten += old.len() as u64;
             debug!("forgot {} records whose retention is over", old.len());
         }
         let until = kept.iter().map(|(_, until)| *until).fold(pruning.until, i64::min);
         if let Some(generation) = self.generations.get_mut(&pruning.generation) {
             generation.rows -= old.len() as i64;
-            if rows.len() < PRUNED_AT_ONCE {
+            if rows.len() < self.pruned_at_once {
                 generation.until = until;
             }
         }
-        let next = rows.into_iter().nth(PRUNED_AT_ONCE - 1);
+        let next = rows.into_iter().nth(self.pruned_at_once - 1);
         self.pruning = next.map(|(id, _)| Pruning { after: Some(id), until, ..pruning });
         Ok(true)
     }
@@ -72,10 +73,10 @@ impl Ledger {
             Some((job, key, attempt)) => (job.0, key.as_bytes(), *attempt),
             None => (i64::MIN, &[][..], 0),
         };
-        let rows = select.query_map((pruning.generation, job, key, attempt, PRUNED_AT_ONCE as i64), |row| {
+        let rows = select.query_map((pruning.generation, job, key, attempt, self.pruned_at_once as i64), |row| {
             let (job, at) = (JobId(row.get(0)?), row.get(3)?);
             let id = (job, MessageKey::from_bytes(row.get_ref(1)?.as_blob()?), row.get(2)?);
-            Ok((id, over_at(&self.retention, job, at)))
+            Ok((id, self.retention.over_at(job, at)))
         })?;
         rows.collect()
     }

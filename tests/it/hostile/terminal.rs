@@ -50,7 +50,7 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
     daemon.wait_until("it is dead", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == Some(1));
     assert_eq!(daemon.run(&["pause", "work", "--reason", ODD]).status.code(), Some(0));
 
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 14] = [
         &["status"],
         &["explain", ODD],
         &["explain", ODD, "--json"],
@@ -61,6 +61,10 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
         &["dead", "replay", "work", "--dry-run", "--to", ODD],
         &["dead", "show", "work", "--id", "y\nFORGED"],
         &["pause", ODD],
+        &["store", "verify", ODD],
+        &["store", "forget", ODD, "x", "--yes"],
+        &["store", "forget", "work", "y\nFORGED", "--yes"],
+        &["store", "forget", "work", ODD, "--yes"],
     ];
     let mut seen = 0;
     for command in commands {
@@ -71,7 +75,7 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
             assert_harmless(&format!("{command:?}"), &text);
         }
     }
-    assert!(seen >= 10, "they print it: {seen}");
+    assert!(seen >= 14, "they print it: {seen}");
     let resumed = daemon.run(&["resume", "work"]);
     assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
     let log = daemon.log();

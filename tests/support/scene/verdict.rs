@@ -60,6 +60,7 @@ impl Scene {
         self.judge_records(&records, &mut verdict);
         self.judge_runs(&mut verdict);
         self.judge_wire(&mut verdict);
+        self.judge_store(&mut verdict);
         if !verdict.wrong.is_empty() {
             verdict.wrong.push(format!("store, log and journal are kept in {}", self.daemon.keep().display()));
         }
@@ -130,6 +131,15 @@ impl Scene {
         let beyond: Vec<_> = known.in_vain.iter().filter(|runs| **runs > bound).collect();
         if !beyond.is_empty() {
             verdict.wrong.push(format!("more runs without a record than {bound}, by crash: {beyond:?}"));
+        }
+    }
+
+    /// The store is whole, and says nothing that contradicts itself.
+    fn judge_store(&self, verdict: &mut Verdict) {
+        let verified = self.daemon.run(&["store", "verify"]);
+        if !verified.status.success() {
+            let [findings, error] = [&verified.stdout, &verified.stderr].map(|text| String::from_utf8_lossy(text));
+            verdict.wrong.push(format!("the store is not sound: {findings}{error}"));
         }
     }
 

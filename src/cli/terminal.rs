@@ -8,13 +8,12 @@ use crate::cli::{Exit, Failure};
 /// How often the line of progress is drawn.
 const DRAW: Duration = Duration::from_millis(100);
 
-/// Whether there is somebody to ask. Without, the command needs `--yes`.
-pub fn check_terminal() -> Result<(), Failure> {
+/// Whether there is somebody to ask. `instead` says what to do without.
+pub fn check_terminal(instead: &str) -> Result<(), Failure> {
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
         return Ok(());
     }
-    let text = "there is no terminal to ask on: give --yes, or --dry-run to see what would be done";
-    Err(Failure::new(Exit::Usage, text))
+    Err(Failure::new(Exit::Usage, format!("there is no terminal to ask on: {instead}")))
 }
 
 /// Asks; anything but yes is a no.
