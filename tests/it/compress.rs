@@ -125,6 +125,7 @@ fn a_bomb_is_dead_as_it_came_and_harms_nobody() {
     let cases = [
         ("gzip", "gzip", bomb.clone(), "oversize"),
         ("deflate", "deflate", zlib(&vec![0; 64 * MIB]), "oversize"),
+        ("bare-deflate", "deflate", bare_deflate(&vec![0; 64 * MIB]), "oversize"),
         ("zstd", "zstd", zstd_bomb(100_000), "oversize"),
         ("nested", "gzip, zstd", zstd(&bomb), "oversize"),
         ("cut", "gzip", whole[..whole.len() - 1].to_vec(), "undecodable"),

@@ -296,3 +296,32 @@ fn a_damaged_file_is_refused_after_a_crash_and_says_what_to_do() {
     scene.finish();
     scene.judge();
 }
+
+/// What a job must ask the file for is not there any more.
+#[test]
+fn a_file_that_is_damaged_while_it_is_used_ends_the_daemon_at_the_next_look_up() {
+    let mut scene = Scene::new(Vhost::new(), &Setup::default());
+    scene.publish(20);
+    scene.finish();
+    let path = scene.daemon.store_path().to_owned();
+    let whole = fs::read(&path).expect("it is there");
+    scene.daemon.start();
+    // Empties what the job's connection has cached.
+    for command in ["pause", "resume"] {
+        assert!(scene.daemon.run(&[command, "work"]).status.success());
+    }
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("it is writable");
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0x55; whole.len() - 4096], 4096).expect("there is room");
+    // A key that is dead is looked for in the file.
+    scene.vhost.publish(QUEUE, b"", with_id("rejected-8"));
+    let status = scene.daemon.wait_exit(WORK_TIMEOUT);
+    assert_store_failed(&scene.daemon, status, "`warrend store verify` tells the damage");
+    let verified = scene.daemon.run(&["store", "verify"]);
+    assert_eq!(verified.status.code(), Some(EXIT_STORE), "{verified:?}");
+    for beside in ["db-wal", "db-shm"] {
+        let _ = fs::remove_file(path.with_extension(beside));
+    }
+    fs::write(&path, whole).expect("it is writable");
+    scene.finish();
+    scene.judge();
+}

@@ -183,6 +183,12 @@ fn a_store_is_not_made_by_looking_for_it_and_another_version_is_left_alone() {
         for command in &all {
             refused(&bench.daemon.run(command), 74, expect);
         }
+        // The daemon refuses a newer one too.
+        if version == 99 {
+            bench.daemon.spawn(&[]);
+            assert_eq!(bench.daemon.wait_exit(DAEMON_TIMEOUT).code(), Some(74), "{}", bench.daemon.log_tail());
+            assert!(bench.daemon.log_tail().contains(expect), "{}", bench.daemon.log_tail());
+        }
         assert!(fs::read(&store).expect("it is there") == bytes, "nothing touched it");
     }
     assert!(!copy.exists());

@@ -3,7 +3,7 @@
 use amiquip::{AmqpProperties, AmqpValue};
 
 use crate::amqp::{long_text, with_headers};
-use crate::support::broker::Vhost;
+use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
 
@@ -40,17 +40,23 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
     let vhost = Vhost::new();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     // The handler repeats all of it, and more, in its output, its error and its environment.
-    let run = "printf '%s' \"$WARREND_MESSAGE_ID\" >&2\nprintf '%s\\n' \"$WARREND_MESSAGE_ID\"\nexit 65";
+    let run =
+        "printf '%s' \"$WARREND_MESSAGE_ID$WARREND_ROUTING_KEY\" >&2\nprintf '%s\\n' \"$WARREND_MESSAGE_ID\"\nexit 65";
     let journal = Journal::new(folder.path(), run);
-    let job = format!("[jobs.work]\nqueue = \"work\"\nhandler.command = {}\n", journal.command());
+    let queue =
+        "{ name = \"work\", bindings = [{ exchange = \"amq.fanout\", type = \"fanout\", routing_key = \"\" }] }";
+    let job = format!("[jobs.work]\nqueues = [{queue}]\nhandler.command = {}\n", journal.command());
     let mut daemon = Daemon::new(&vhost, &job);
     daemon.env("RUST_LOG", "debug");
     daemon.start();
     vhost.publish("work", ODD, odd_message());
     daemon.wait_until("it is dead", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == Some(1));
+    // A name that does not choose the queue may be anything.
+    vhost.publish_to("amq.fanout", ODD, [(b"routed".to_vec(), with_id("routed"))]);
+    daemon.wait_until("it is dead too", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == Some(2));
     assert_eq!(daemon.run(&["pause", "work", "--reason", ODD]).status.code(), Some(0));
 
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 16] = [
         &["status"],
         &["explain", ODD],
         &["explain", ODD, "--json"],
@@ -58,6 +64,8 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
         &["dead", "list", "work", "--json"],
         &["dead", "show", "work", "--id", ODD],
         &["dead", "show", "work", "--index", "1"],
+        &["dead", "show", "work", "--id", "routed"],
+        &["explain", "routed"],
         &["dead", "replay", "work", "--dry-run", "--to", ODD],
         &["dead", "show", "work", "--id", "y\nFORGED"],
         &["pause", ODD],
@@ -75,7 +83,7 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
             assert_harmless(&format!("{command:?}"), &text);
         }
     }
-    assert!(seen >= 14, "they print it: {seen}");
+    assert!(seen >= 16, "they print it: {seen}");
     let resumed = daemon.run(&["resume", "work"]);
     assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
     let log = daemon.log();
