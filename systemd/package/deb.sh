@@ -39,4 +39,5 @@ warrend ($version-$revision) unstable; urgency=medium
  -- $maintainer  $(date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
 EOT
 
-"$tool" --no-build --quiet --deb-revision "$revision" "$@"
+# The symbols for backtraces are a package of their own (warrend-dbgsym).
+"$tool" --no-build --quiet --dbgsym --deb-revision "$revision" "$@"

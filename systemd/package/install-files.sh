@@ -43,8 +43,9 @@ done
 "$binary" completions fish | place "$share/fish/vendor_completions.d/warrend.fish"
 "$binary" config schema | place "$share/warrend/warrend.schema.json"
 
-copy README.md "$share/doc/warrend/README.md"
-copy docs/WORKERS.md "$share/doc/warrend/WORKERS.md"
+for file in README.md docs/*.md; do
+    copy "$file" "$share/doc/warrend/${file##*/}"
+done
 examples=$share/doc/warrend/examples
 for file in config/warrend.toml config/minimal.toml config/instance.toml; do
     sed "s|^#:schema .*|#:schema $prefix/share/warrend/warrend.schema.json|" "$file" | place "$examples/${file##*/}"
