@@ -38,7 +38,7 @@ use crate::config;
 use crate::policy::gate::Gate;
 use crate::policy::inflight::{InFlight, Mark};
 use crate::policy::refusal::Refusals;
-use crate::policy::retry::CopyFacts;
+use crate::policy::retry::{CopyFacts, HEADER_ROOM};
 use crate::policy::schedule::Schedule;
 use crate::policy::stall::StallWatch;
 use crate::store::{Attempt, Pause, StoreError, Written};
@@ -175,6 +175,7 @@ impl Job {
             queues: config.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             dead_letter: Arc::clone(&config.dead_letter.queue),
             host: wiring.host.clone(),
+            header_room: HEADER_ROOM,
         };
         let prefetch = Prefetch::new(&config, now);
         let policy = prefetch::ack_policy(&config, prefetch.get());

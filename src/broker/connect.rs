@@ -35,6 +35,8 @@ pub struct Link {
     pub server: String,
     /// The version of TLS, such as `TLSv1.3`; `None`: the connection is not encrypted.
     pub tls: Option<&'static str>,
+    /// The largest frame, in bytes.
+    pub frame_max: usize,
 }
 
 /// Tries each host once, beginning with the one at `first % hosts.len()`, and opens a connection to the first that lets

@@ -55,7 +55,8 @@ impl Outgoing {
     /// Whether the message fits into frames. One that does not would cost the whole connection: the library writes the
     /// length of a short text modulo 256, and the broker hangs up on a content header that is larger than a frame.
     ///
-    /// The error is a sentence for people. A broker that has settled for frames smaller than its default refuses more.
+    /// The error is a sentence for people. A broker that has settled for frames smaller than its default refuses more; the
+    /// copies of a job keep to that: see [`crate::policy::retry::header_room`].
     pub fn check(&self) -> Result<(), String> {
         let properties = &self.properties;
         let short_texts = [

@@ -30,6 +30,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::event::Evented;
 use mio::{Poll, PollOpt, Ready, Token};
 
+use super::connect::FRAME_MAX;
 use super::error::{Closed, system};
 use greeting::Greeting;
 use inflow::Inflow;
@@ -42,6 +43,27 @@ pub(super) struct Guarded<S> {
     greeting: Greeting,
     /// Takes what is seen first; see [`Ending`].
     endings: Sender<Ending>,
+    frame_max: Sender<u32>,
+}
+
+/// What was seen on a wire, which the library does not tell.
+pub(super) struct Seen {
+    endings: Receiver<Ending>,
+    frame_max: Receiver<u32>,
+}
+
+impl Seen {
+    /// The first thing that ended the connection, once there is one.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        self.endings.try_recv().ok()
+    }
+
+    /// The largest frame that both sides take, once the handshake is over; in bytes, with all that is around its payload.
+    pub(super) fn frame_max(&self) -> usize {
+        // 0: of any size.
+        let theirs = self.frame_max.try_recv().ok().filter(|size| *size > 0);
+        theirs.map_or(FRAME_MAX, |theirs| theirs.min(FRAME_MAX)) as usize
+    }
 }
 
 /// Why a connection ended, as seen on the wire: the library does not tell it of the login.
@@ -58,12 +80,13 @@ pub(super) enum Ending {
 }
 
 impl<S: IoStream> Guarded<S> {
-    /// Guards a fresh connection. `name` is what the broker will show as its name. The receiver gives the first thing that
-    /// ended the connection, once there is one.
-    pub(super) fn new(stream: S, name: &str) -> (Self, Receiver<Ending>) {
+    /// Guards a fresh connection. `name` is what the broker will show as its name.
+    pub(super) fn new(stream: S, name: &str) -> (Self, Seen) {
         // What comes after the first is its consequence and finds no room.
         let (endings, first) = crossbeam_channel::bounded(1);
-        (Self { stream, inflow: Inflow::new(), greeting: Greeting::new(name), endings }, first)
+        let (frame_max, tuned) = crossbeam_channel::bounded(1);
+        let seen = Seen { endings: first, frame_max: tuned };
+        (Self { stream, inflow: Inflow::new(), greeting: Greeting::new(name), endings, frame_max }, seen)
     }
 
     fn ends(&self, ending: Ending) {
@@ -82,6 +105,10 @@ impl<S: IoStream> Read for Guarded<S> {
             let given = self.inflow.give(out);
             if let Some(closed) = self.inflow.take_closed() {
                 self.ends(Ending::Closed(closed));
+            }
+            if let Some(size) = self.inflow.take_tuned() {
+                // Said once in a connection, during its handshake.
+                let _ = self.frame_max.try_send(size);
             }
             match given {
                 Ok(0) => {}

@@ -11,6 +11,7 @@ use super::{Exit, Job, Phase};
 use crate::broker::{self, BrokerError, Link};
 use crate::config;
 use crate::policy::backoff::Backoff;
+use crate::policy::retry;
 
 /// After a session that lived this long the next is made soon.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
@@ -145,6 +146,7 @@ impl Job {
     pub(super) fn run_session(&mut self, link: Link) -> Exit {
         let number = self.linking.begin();
         self.machine.connected(number);
+        self.facts.header_room = retry::header_room(link.frame_max);
         let queues = self.config.queues.clone();
         let (host, server) = (link.host.clone(), link.server.clone());
         let exit = broker::with_session(link, number, &queues, |session| {

@@ -72,8 +72,17 @@ const ALWAYS: [&str; 7] = [
 const BROKER_HEADERS: [&str; 3] = ["x-death", "CC", "BCC"];
 const BROKER_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-/// A content header travels in one frame, and RabbitMQ's default `frame_max` is 128 KiB. Copies stay well below.
-const HEADER_ROOM: usize = 120 * 1024;
+/// Bytes for the headers of a copy. A content header travels in one frame, and RabbitMQ's default `frame_max` is 128 KiB:
+/// copies stay well below.
+pub const HEADER_ROOM: usize = 120 * 1024;
+
+/// What else a content header may hold: eleven texts of 255 bytes, numbers, flags, and the frame around all of it.
+const BESIDE_HEADERS: usize = 3 * 1024;
+
+/// The same where the broker takes frames of so many bytes, which it can be told to make smaller.
+pub fn header_room(frame_max: usize) -> usize {
+    HEADER_ROOM.min(frame_max.saturating_sub(BESIDE_HEADERS))
+}
 
 /// Longest error text on a copy and in the store, in bytes.
 const ERROR_ROOM: usize = 1024;
@@ -89,6 +98,8 @@ pub struct CopyFacts {
     pub dead_letter: Arc<str>,
     /// This host's name.
     pub host: String,
+    /// See [`header_room`]. A copy for which it is too small would be refused for ever.
+    pub header_room: usize,
 }
 
 /// Judges a failed attempt: another one after a delay, or dead. `asked` is the delay that the handler asked for; `random`
@@ -173,7 +184,7 @@ pub fn copy(facts: &CopyFacts, ticket: Ticket, task: &Arc<Task>, failed: &Failed
     let Message { exchange, routing_key, .. } = &task.message;
     set(header::EXCHANGE, HeaderValue::Text(exchange.clone()));
     set(header::ROUTING_KEY, HeaderValue::Text(routing_key.clone()));
-    fit(&mut headers);
+    fit(&mut headers, facts.header_room);
     Copy { ticket, to, properties: carried_properties(&task.message.properties, headers), task: Arc::clone(task) }
 }
 
@@ -219,10 +230,10 @@ fn carried_properties(original: &Properties, headers: Headers) -> Properties {
 }
 
 /// Leaves out the largest foreign headers until the block fits a frame, and says how many.
-pub(super) fn fit(headers: &mut Headers) {
+pub(super) fn fit(headers: &mut Headers, room: usize) {
     let mut size: usize = headers.iter().map(|(name, value)| entry_size(name, value)).sum();
     let mut dropped = 0;
-    while size > HEADER_ROOM {
+    while size > room {
         let is_ours = |name: &str| ALWAYS.contains(&name) || DEAD_ONLY.contains(&name) || name == header::DEADLINE;
         let foreign = headers.iter().filter(|(name, _)| !is_ours(name));
         let Some((name, largest)) =
@@ -323,7 +334,13 @@ pub mod tests {
     }
 
     fn facts() -> CopyFacts {
-        CopyFacts { job: "j".into(), queues: vec!["q".into()], dead_letter: "j.dead".into(), host: "h".to_owned() }
+        CopyFacts {
+            job: "j".into(),
+            queues: vec!["q".into()],
+            dead_letter: "j.dead".into(),
+            host: "h".to_owned(),
+            header_room: HEADER_ROOM,
+        }
     }
 
     #[test]
@@ -448,6 +465,26 @@ pub mod tests {
                 .headers
                 .contains_key(header::UNDECODABLE)
         );
+    }
+
+    #[test]
+    fn a_broker_with_small_frames_gets_copies_that_fit() {
+        for frame_max in [8192, 16_384, 65_536, 131_072, 1 << 30] {
+            let mut message = Message::default();
+            let headers = &mut message.properties.headers;
+            for n in 0..120 {
+                headers.insert(format!("header-{n}"), H::Text("x".repeat(1000)));
+            }
+            let facts = CopyFacts { header_room: header_room(frame_max), ..facts() };
+            let failure = Failure { class: ErrorClass::Failed, error: "x".repeat(4000) };
+            let copy = copy(&facts, Ticket(0), &task(1, 0, 0, message), &judge_dead(failure, UnixMillis(0)));
+            let headers = &copy.properties.headers;
+            let size: usize = headers.iter().map(|(name, value)| entry_size(name, value)).sum();
+            assert!(size + 2048 < frame_max && size < 128 << 10, "{size} of {frame_max}");
+            let kept = headers.keys().filter(|name| name.starts_with("header-")).count();
+            assert!(kept >= (frame_max / 1024 - 6).min(110), "{kept} of {frame_max}");
+            assert_eq!(headers[header::DROPPED], H::I64(120 - kept as i64));
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn forwarded(message: &Message) -> Properties {
     if let Some(user) = properties.user_id.take() {
         properties.headers.insert(header::USER_ID.to_owned(), HeaderValue::Text(user));
     }
-    retry::fit(&mut properties.headers);
+    retry::fit(&mut properties.headers, retry::HEADER_ROOM);
     // Last: among very many small headers it could be the largest, and be left out.
     properties.headers.insert(header::HOPS.to_owned(), HeaderValue::I64(hops(message).saturating_add(1)));
     properties.delivery_mode = properties.delivery_mode.or(Some(2));

@@ -119,6 +119,7 @@ impl World {
             queues: job.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
             dead_letter: "j.dead".into(),
             host: String::new(),
+            header_room: retry::HEADER_ROOM,
         };
         Self {
             random: fastrand::Rng::with_seed(seed),

@@ -8,6 +8,7 @@ mod cases;
 mod control;
 mod frames;
 mod keys;
+mod narrow;
 mod terminal;
 
 use std::collections::BTreeMap;

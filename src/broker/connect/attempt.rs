@@ -63,7 +63,7 @@ impl Attempt<'_> {
             .virtual_host(host.vhost.as_str())
             .heartbeat(u16::try_from(self.config.heartbeat.as_secs()).unwrap_or(u16::MAX))
             .frame_max(FRAME_MAX);
-        let (stream, endings) = Guarded::new(stream, &connection_name(self.purpose));
+        let (stream, seen) = Guarded::new(stream, &connection_name(self.purpose));
         let (opened, overdue) =
             cut_after(&socket, timeout, || Connection::insecure_open_stream(stream, options, tuning()));
         match opened {
@@ -74,8 +74,9 @@ impl Attempt<'_> {
                 host: host.to_string(),
                 vhost: host.vhost.clone(),
                 tls,
+                frame_max: seen.frame_max(),
             }),
-            Err(error) if !overdue => Err(self.failed(&error, endings.try_recv().ok())),
+            Err(error) if !overdue => Err(self.failed(&error, seen.ending())),
             Err(Error::InvalidCredentials) => {
                 Err(self.unreachable(format!("no answer to the login of {} within {timeout:?}", self.user())))
             }

@@ -47,6 +47,7 @@ pub(super) struct Inflow {
     /// By channel: what was wrong with the method whose content header comes next.
     flaws: HashMap<u16, Vec<Flaw>>,
     closed: Option<Closed>,
+    tuned: Option<u32>,
     violation: Option<Violation>,
 }
 
@@ -63,6 +64,7 @@ impl Inflow {
             skipping: 0,
             flaws: HashMap::new(),
             closed: None,
+            tuned: None,
             violation: None,
         }
     }
@@ -105,6 +107,11 @@ impl Inflow {
         self.closed.take()
     }
 
+    /// The largest frame that the broker takes, if it has just said so; 0: of any size.
+    pub(super) fn take_tuned(&mut self) -> Option<u32> {
+        self.tuned.take()
+    }
+
     /// Clears what has come, up to the first frame that has to be mended. Called when nothing is left to give.
     fn look(&mut self) {
         let skipped = self.skipping.min(self.end - self.cleared);
@@ -140,6 +147,7 @@ impl Inflow {
             METHOD if size <= LARGEST => {
                 let Some(payload) = payload(rest, size)? else { return Ok(false) };
                 self.closed = method::closed(payload).or(self.closed.take());
+                self.tuned = method::tuned(payload).or(self.tuned.take());
                 match method::judge(payload)? {
                     Judged::Sound => None,
                     Judged::Mended(payload, flaws) => {

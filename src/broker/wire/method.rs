@@ -96,6 +96,12 @@ pub(super) fn judge(payload: &[u8]) -> Result<Judged, Violation> {
     if all_sound { Ok(Judged::Sound) } else { mended(payload) }
 }
 
+/// The largest frame that the broker takes, where it says that; 0: of any size.
+pub(super) fn tuned(payload: &[u8]) -> Option<u32> {
+    // Behind the most channels.
+    payload.strip_prefix(&[0, 10, 0, 30])?.get(2..)?.first_chunk().map(|size| u32::from_be_bytes(*size))
+}
+
 /// Why the broker says goodbye, where that is what it does.
 pub(super) fn closed(payload: &[u8]) -> Option<Closed> {
     let [code @ .., length] = payload.strip_prefix(&[0, 10, 0, 50])?.first_chunk::<3>()?;

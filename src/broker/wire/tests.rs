@@ -352,6 +352,16 @@ fn the_goodbye_of_the_broker_is_remembered() {
 }
 
 #[test]
+fn the_largest_frame_of_the_broker_is_remembered() {
+    let mut inflow = Inflow::new();
+    let tune = frame(1, 0, &[0, 10, 0, 30, 7, 255, 0, 0, 32, 0, 0, 60]);
+    inflow.room()[..tune.len()].copy_from_slice(&tune);
+    inflow.came(tune.len());
+    assert_eq!(inflow.give(&mut [0; 4096]), Ok(tune.len()));
+    assert_eq!((inflow.take_tuned(), inflow.take_tuned()), (Some(8192), None));
+}
+
+#[test]
 fn what_no_broker_sends_ends_the_connection() {
     let sound = deliver(b"e", b"k");
     let check = |bytes: &[u8], expect: Violation| {

@@ -74,6 +74,7 @@ fn back(job: &Job, task: &Arc<Task>, failed: &FailedAttempt, fate: Fate) -> Mess
         queues: job.queues.iter().map(|queue| Arc::clone(&queue.name)).collect(),
         dead_letter: "j.dead".into(),
         host: "h".to_owned(),
+        header_room: retry::HEADER_ROOM,
     };
     let copy = retry::copy(&facts, Ticket(1), task, failed);
     let properties = match fate {
