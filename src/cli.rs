@@ -16,6 +16,7 @@ pub mod schema;
 pub mod status;
 pub mod store;
 pub mod terminal;
+pub mod watch;
 
 use std::path::PathBuf;
 
@@ -54,11 +55,8 @@ pub enum Command {
         format: Format,
     },
     /// Show how the running daemon is; exits 0 healthy, 1 degraded, 3 not running
-    Status {
-        /// As one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_long_help = status::jobs::explain())]
+    Status(status::Options),
     /// Stop a job's consuming until it is resumed, also over a restart
     Pause {
         /// The job

@@ -29,7 +29,7 @@ pub use filter::Filter;
 pub use fingerprint::Fingerprint;
 pub use line::header_json;
 pub use replay::{Replay, replay};
-pub use survey::{Found, Group, Survey, find, survey};
+pub use survey::{Entry, Found, Glance, Group, Survey, find, glance, survey};
 
 /// Why something with dead letters ended before its time.
 #[derive(Debug)]
@@ -77,6 +77,12 @@ pub fn error(message: &Message) -> &str {
 /// When it failed for good.
 pub fn failed_at(message: &Message) -> Option<UnixMillis> {
     message.properties.headers.get(header::FAILED_AT).and_then(HeaderValue::as_integer).map(UnixMillis)
+}
+
+/// How many attempts it had, over the whole life of the message.
+pub fn attempts(message: &Message) -> Option<i64> {
+    let next = message.properties.headers.get(header::ATTEMPT).and_then(HeaderValue::as_integer);
+    next.map(|next| next.saturating_sub(1))
 }
 
 /// The key of a dead letter; `None` where the job keeps no keys or it bears none.

@@ -57,9 +57,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
             cli::run::run(loaded, *until_empty)
         }
-        Command::Status { json } => {
-            let color = has_color(&std::io::stdout());
-            cli::status::status(&load(&path)?.control.socket, *json, color, &mut out)
+        Command::Status(options) => {
+            failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
+            cli::status::status(&load(&path)?, options, has_color(&std::io::stdout()), &mut out)
         }
         Command::Pause { job, reason } => {
             cli::pause::pause(&load(&path)?.control.socket, job, reason.as_deref(), &mut out)

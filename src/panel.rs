@@ -1,14 +1,15 @@
 //! The daemon's instruments: asks every thread how it is and puts the answers together.
 
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::broker::publisher::PublisherReport;
 use crate::job::{Command, Inspection};
-use crate::report::{self, Status};
+use crate::report::{self, Finding, Status};
 use crate::store::{self, JobId, Pause};
 use crate::task::MessageKey;
 
@@ -21,6 +22,21 @@ const SILENT_RECORDER: &str = "the recorder does not answer: it waits for the di
 
 /// A confirm takes longer than this only where something is wrong with the broker or one of its queues.
 const UNCONFIRMED: Duration = Duration::from_secs(30);
+
+/// What shows the end of this daemon's log; absent where the log does not go to the journal.
+static LOG_COMMAND: LazyLock<Option<String>> = LazyLock::new(|| {
+    // "DEVICE:INODE" of the journal's stream. Whoever is started from a service inherits the variable, not always the stream.
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let own = std::fs::metadata("/proc/self/fd/2").ok()?;
+    if stream != format!("{}:{}", own.dev(), own.ino()) {
+        return None;
+    }
+    // The last part of the control group of a service is the name of its unit (systemd.exec(5), cgroups(7)).
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut units = groups.lines().filter_map(|line| line.rsplit('/').next()).filter(|unit| unit.ends_with(".service"));
+    let whose = units.next_back().map_or_else(|| format!("_PID={}", std::process::id()), |unit| format!("-u {unit}"));
+    Some(format!("journalctl {whose} -n 50"))
+});
 
 /// How to reach a job.
 #[derive(Debug, Clone)]
@@ -63,6 +79,11 @@ impl Panel {
         }
         add_publisher(&mut status, wait(&publisher, until));
         add_store(&mut status, wait(&store, until));
+        // Where a command helps that is more to the point than the log, it is there already.
+        for finding in &mut status.findings {
+            finding.help = finding.help.take().or_else(|| LOG_COMMAND.clone());
+        }
+        status.problems.extend(status.findings.iter().map(Finding::sentence));
         status.healthy = status.problems.is_empty();
         status
     }
@@ -156,6 +177,7 @@ impl Panel {
             state: if stopping { "stopping" } else { "running" }.to_owned(),
             healthy: false,
             problems: Vec::new(),
+            findings: Vec::new(),
             broker: report::Broker { connected: true, ..report::Broker::default() },
             store: report::Store::default(),
             jobs: std::collections::BTreeMap::new(),
@@ -187,12 +209,12 @@ fn wait<A>(answer: &Receiver<A>, until: Instant) -> Option<A> {
 fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
     let Some(inspection) = answer else {
         status.broker.connected = false;
-        status.problems.push(format!("job {name} does not answer: it waits for RabbitMQ or for the disk"));
+        status.findings.push(Finding::of_job(name, "does not answer: it waits for RabbitMQ or for the disk"));
         let silent = report::Job { state: "silent".to_owned(), ..report::Job::default() };
         status.jobs.insert(name.to_owned(), silent);
         return;
     };
-    status.problems.extend(inspection.problems);
+    status.findings.extend(inspection.findings);
     status.broker.reconnects += inspection.report.reconnects;
     match inspection.link {
         Some(link) if status.broker.host.is_none() => {
@@ -210,7 +232,7 @@ fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
 fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
     let Some(publisher) = answer else {
         status.broker.connected = false;
-        status.problems.push("the publisher does not answer: it waits for RabbitMQ".to_owned());
+        status.findings.push(Finding::of_daemon("the publisher does not answer: it waits for RabbitMQ"));
         return;
     };
     status.broker.connected &= publisher.connected;
@@ -218,28 +240,31 @@ fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
     status.broker.reconnects += publisher.reconnects;
     if publisher.blocked {
         let problem = "RabbitMQ takes no messages for now (memory or disk alarm): copies of failed attempts wait";
-        status.problems.push(problem.to_owned());
+        status.findings.push(Finding::of_daemon(problem).help("rabbitmq-diagnostics alarms"));
     }
     if let Some(oldest) = publisher.oldest.filter(|oldest| *oldest >= UNCONFIRMED && !publisher.blocked) {
-        status.problems.push(format!(
+        let problem = format!(
             "RabbitMQ has not confirmed {} messages, the oldest for {} s; a quorum queue without a leader takes none: see \
              `rabbitmq-queues quorum_status NAME` for the dead-letter queues and warrend.delay.*",
             publisher.unconfirmed,
             oldest.as_secs()
-        ));
+        );
+        status.findings.push(Finding::of_daemon(problem).help("rabbitmqctl list_queues name type state"));
     }
     if !publisher.connected {
         let reason = publisher.last_error.unwrap_or_else(|| "not connected yet".to_owned());
-        status.problems.push(format!("publisher: {reason}"));
+        status.findings.push(Finding::of_daemon(format!("publisher: {reason}")));
     }
 }
 
 fn add_store(status: &mut Status, answer: Option<store::StoreReport>) {
     let Some(store) = answer else {
-        status.problems.push(SILENT_RECORDER.to_owned());
+        status.findings.push(Finding::of_daemon(SILENT_RECORDER));
         return;
     };
-    status.problems.extend(store.problem);
+    let folder = store.path.parent().unwrap_or(&store.path).display().to_string();
+    let help = format!("df -h {}", shell_word(&folder));
+    status.findings.extend(store.problem.map(|problem| Finding::of_daemon(problem).help(help)));
     status.store = report::Store {
         path: store.path.display().to_string(),
         records: Some(store.records),
@@ -248,4 +273,14 @@ fn add_store(status: &mut Status, answer: Option<store::StoreReport>) {
         commits: Some(store.commits),
         last_commit_ms: store.last_commit.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
     };
+}
+
+/// As a shell takes it for one word.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }

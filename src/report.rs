@@ -26,12 +26,51 @@ pub struct Status {
     pub healthy: bool,
     /// One sentence each: what is wrong and what to do.
     pub problems: Vec<String>,
+    /// The same in parts, for those who group them or offer the command.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// The connections.
     pub broker: Broker,
     /// The SQLite file.
     pub store: Store,
     /// By name.
     pub jobs: BTreeMap<String, Job>,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The job that it is about; absent where it is about the daemon.
+    pub job: Option<String>,
+    /// What is wrong, without the name of the job.
+    pub what: String,
+    /// The command that helps next, where there is one.
+    pub help: Option<String>,
+}
+
+impl Finding {
+    /// About a job.
+    pub fn of_job(job: &str, what: impl Into<String>) -> Self {
+        Self { job: Some(job.to_owned()), what: what.into(), help: None }
+    }
+
+    /// About the daemon.
+    pub fn of_daemon(what: impl Into<String>) -> Self {
+        Self { job: None, what: what.into(), help: None }
+    }
+
+    /// With the command that helps next.
+    pub fn help(self, command: impl Into<String>) -> Self {
+        Self { help: Some(command.into()), ..self }
+    }
+
+    /// All of it, as it stands in [`Status::problems`].
+    pub fn sentence(&self) -> String {
+        let Self { job, what, help } = self;
+        let whose = job.as_ref().map_or_else(String::new, |job| format!("job {job}: "));
+        let help = help.as_ref().map_or_else(String::new, |help| format!("; try `{help}`"));
+        format!("{whose}{what}{help}")
+    }
 }
 
 /// The broker as the daemon's connections see it.
@@ -95,6 +134,9 @@ pub struct Job {
     pub in_doubt: usize,
     /// Handlers at work.
     pub running: usize,
+    /// How many may be at work at a time.
+    #[serde(default)]
+    pub concurrency: Option<usize>,
     /// Messages that are forwarded, and requests whose answer is on its way: the broker has not confirmed them yet.
     #[serde(default)]
     pub owing: usize,
@@ -134,6 +176,9 @@ pub struct Job {
     pub dead_letter: DeadLetter,
     /// The last failure's text.
     pub last_error: Option<String>,
+    /// When it happened, Unix milliseconds.
+    #[serde(default)]
+    pub last_error_ms: Option<i64>,
     /// Messages whose copy waits for the broker's confirm.
     pub forwarding: usize,
     /// Connections that were lost and made again.

@@ -147,6 +147,11 @@ impl<'c> Hold<'c> {
         self.lay
     }
 
+    /// How many lay there, read or not.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// How long the oldest of them has been unacknowledged. RabbitMQ closes a channel for that after 30 minutes.
     pub fn age(&self) -> Duration {
         self.since.elapsed()

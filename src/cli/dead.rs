@@ -13,9 +13,10 @@ use regex::Regex;
 
 use crate::broker::BrokerError;
 use crate::broker::oneshot::PublishError;
-use crate::cli::{Exit, Failure};
+use crate::cli::Exit;
+pub use crate::cli::Failure;
 use crate::config::{Config, Job, parse_duration};
-use crate::deadletters::{Filter, Trouble};
+use crate::deadletters::{self, Filter, Glance, Trouble};
 use crate::task::{ErrorClass, UnixMillis};
 
 /// Where there is no terminal to ask on.
@@ -156,6 +157,21 @@ pub fn dead(config: &Config, command: &Dead, out: &mut impl Write) -> Result<Exi
             files::purge(config, job_of(config, job)?, &filters.filter(), ask, out)
         }
     }
+}
+
+/// Letters that are read for somebody who looks at them: more than anybody goes through.
+const MOST_LETTERS: u64 = 5000;
+
+/// The first letters of a job in short, for `status --watch`.
+pub fn read_letters(config: &Config, job: &str) -> Result<Glance, Failure> {
+    deadletters::glance(&config.broker, job_of(config, job)?, MOST_LETTERS).map_err(|trouble| failure(&trouble))
+}
+
+/// The text of `dead show`, for the same.
+pub fn read_letter(config: &Config, job: &str, id: Option<&str>, index: Option<u64>) -> Result<String, Failure> {
+    let mut text = Vec::new();
+    show::show(config, job_of(config, job)?, id, index, false, &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn job_of<'c>(config: &'c Config, name: &str) -> Result<&'c Job, Failure> {

@@ -1,212 +1,184 @@
-//! `warrend status`: one screen, problems first.
+//! `warrend status`: one screen, health and problems first.
+//!
+//! What the daemon says goes through `screen`, which gives lines; they are printed once, again and again into a pipe, or
+//! drawn by `watch`.
 
-use std::fmt::Write as _;
-use std::io::{self, Write};
+pub mod jobs;
+pub mod line;
+pub mod notes;
+pub mod problems;
+pub mod screen;
+pub mod table;
+pub mod text;
+
+use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::cli::client::{ask, misunderstood};
-use crate::cli::figures::{number, size, span};
 use crate::cli::{Exit, Failure};
+use crate::config::{Config, parse_duration};
 use crate::control::{Answer, Request};
-use crate::logging::clean;
-use crate::report::{Job, Percentiles, Status};
+use crate::report::Status;
+use crate::task::UnixMillis;
+use screen::Paper;
+use text::Glyphs;
 
-/// Asks the daemon behind `socket` and prints what it says.
-pub fn status(socket: &Path, json: bool, color: bool, out: &mut impl Write) -> Result<Exit, Failure> {
-    let Answer::Status(status) = ask(socket, &Request::Status)? else {
-        return Err(misunderstood());
-    };
-    print(&status, json, color, out).map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
+/// The arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// As one JSON object; with --watch one a line, again and again
+    #[arg(long)]
+    json: bool,
+    /// Tell every job, problem and note, whatever the height of the terminal
+    #[arg(long)]
+    all: bool,
+    /// Go on until stopped: on a terminal in place and with keys, which "?" explains; else one screen after another
+    #[arg(long)]
+    watch: bool,
+    /// How often --watch looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "watch", value_parser = parse_interval)]
+    interval: Duration,
+}
+
+/// What a terminal has that does not say.
+const COMMON_SIZE: (usize, usize) = (80, 24);
+/// Less is not worth the effort.
+const SMALLEST_SIZE: (usize, usize) = (40, 12);
+
+/// Asks the daemon of this configuration and prints what it says.
+pub fn status(config: &Config, options: &Options, color: bool, out: &mut impl Write) -> Result<Exit, Failure> {
+    let socket = &config.control.socket;
+    if options.watch && !options.json && can_be_drawn_on() {
+        return crate::cli::watch::watch(config, options.interval, color, out);
+    }
+    if options.watch {
+        return repeat(socket, options, color, out);
+    }
+    let status = ask_status(socket)?;
+    print(&status, options, color, out)?;
     Ok(if status.healthy { Exit::Done } else { Exit::Failed })
 }
 
-fn print(status: &Status, json: bool, color: bool, out: &mut impl Write) -> io::Result<()> {
-    if json {
-        return crate::logging::write_json(out, status);
+fn ask_status(socket: &Path) -> Result<Box<Status>, Failure> {
+    match ask(socket, &Request::Status)? {
+        Answer::Status(status) => Ok(status),
+        Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Error { .. } => Err(misunderstood()),
     }
-    out.write_all(render(status, color).as_bytes())
 }
 
-/// The text form, at most 80 columns wide where names are short.
-fn render(status: &Status, color: bool) -> String {
-    let paint = |code: &str, text: &str| {
-        if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    };
-    let mut text = String::new();
-    let health = if status.healthy { paint("1;32", "healthy") } else { paint("1;31", "degraded") };
-    let up = span(status.uptime_s);
-    let _ = writeln!(text, "warrend {}   {health}, {}   up {up}   pid {}", status.version, status.state, status.pid);
-    for problem in &status.problems {
-        let _ = writeln!(text, "{}  {}", paint("31", "!"), clean(problem));
-    }
-    let _ = writeln!(text);
-    broker(&mut text, status);
-    store(&mut text, status);
-    let _ = writeln!(text);
-    let jobs: Vec<_> = status.jobs.iter().map(|(name, job)| job_cells(name, job)).collect();
-    let head = ["JOB", "STATE", "READY", "RUN", "BUF", "DONE", "DUP", "RETRY", "DEAD", "RATE/s", "p50/p99"];
-    table(&mut text, &head, &jobs, |line| paint("1", line));
-    details(&mut text, status);
-    text
+/// Whether there is a terminal at both ends that obeys.
+fn can_be_drawn_on() -> bool {
+    let obeys = std::env::var_os("TERM").is_some_and(|kind| !kind.is_empty() && kind != "dumb");
+    obeys && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-fn broker(text: &mut String, status: &Status) {
-    let broker = &status.broker;
-    let host = broker.host.as_deref().unwrap_or("-");
-    let vhost = broker.vhost.as_deref().map_or_else(|| "-".to_owned(), clean);
-    let server = broker.server.as_deref().map_or_else(|| "-".to_owned(), clean);
-    let state = match (broker.connected, broker.blocked) {
-        (true, false) => "connected",
-        (true, true) => "connected, publishing blocked",
-        (false, _) => "not connected",
-    };
-    let tls = broker.tls.as_deref().map_or_else(String::new, |tls| format!(", {tls}"));
-    let reconnects = broker.reconnects;
-    let _ = writeln!(text, "broker  {server} at {host}, vhost {vhost}: {state}{tls}, {reconnects} reconnects");
-}
-
-fn store(text: &mut String, status: &Status) {
-    let store = &status.store;
-    let count = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), number);
-    let records = store.records.and_then(|n| u64::try_from(n).ok());
-    let size = store.bytes.map_or_else(|| "-".to_owned(), |bytes| size(bytes + store.wal_bytes.unwrap_or(0)));
-    let commit = store.last_commit_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
-    let commits = count(store.commits);
-    let _ = writeln!(text, "store   {}", clean(&store.path));
-    let _ = writeln!(text, "        {} records, {size}, {commits} commits, the last in {commit}", count(records));
-}
-
-fn job_cells(name: &str, job: &Job) -> Vec<String> {
-    if job.state == "silent" {
-        let mut cells = vec![name.to_owned(), job.state.clone()];
-        cells.resize(11, "-".to_owned());
-        return cells;
-    }
-    let ready: Option<u64> = job.queues.values().map(|queue| queue.ready.map(u64::from)).sum();
-    vec![
-        name.to_owned(),
-        job.state.clone(),
-        ready.map_or_else(|| "-".to_owned(), number),
-        job.running.to_string(),
-        number(job.buffered as u64),
-        number(job.done),
-        number(job.duplicates),
-        number(job.retried),
-        number(job.dead),
-        format!("{:.1}", job.rate_1m),
-        times(job.run_ms),
-    ]
-}
-
-/// What a line a job has no room for: its queues where there are several, its dead letters, its last error.
-fn details(text: &mut String, status: &Status) {
-    for (name, job) in &status.jobs {
-        let mut lines = Vec::new();
-        if job.queues.len() > 1 {
-            let queue = |(queue, counts): (&String, &crate::report::Queue)| {
-                let ready = counts.ready.map_or_else(|| "-".to_owned(), |n| number(n.into()));
-                format!("{} {ready} ready", clean(queue))
-            };
-            lines.push(job.queues.iter().map(queue).collect::<Vec<_>>().join(", "));
+/// One screen after another, for what is no terminal. Ends when nobody reads any more.
+fn repeat(socket: &Path, options: &Options, color: bool, out: &mut impl Write) -> Result<Exit, Failure> {
+    let mut due = Instant::now();
+    let mut first = true;
+    loop {
+        let asked = ask_status(socket);
+        if !options.json {
+            let blank = if first { "" } else { "\n" };
+            let now = jiff::Timestamp::from_millisecond(UnixMillis::now().0).unwrap_or_default();
+            writeln!(out, "{blank}{now:.0}").map_err(|error| Failure::print(&error))?;
         }
-        let restarts: u64 = job.worker_restarts.values().sum();
-        if restarts > 0 {
-            let reasons = job.worker_restarts.iter().filter(|(_, count)| **count > 0);
-            let reasons: Vec<_> =
-                reasons.map(|(reason, count)| format!("{} {}", clean(reason), number(*count))).collect();
-            let what = if restarts == 1 { "process was" } else { "processes were" };
-            lines.push(format!("{} worker {what} replaced: {}", number(restarts), reasons.join(", ")));
-        }
-        if job.stalls > 0 {
-            let times = if job.stalls == 1 { "once".to_owned() } else { format!("{} times", number(job.stalls)) };
-            lines.push(format!("connected anew {times} because a queue delivered nothing"));
-        }
-        if job.prefetch_auto {
-            lines.push(format!("prefetch {} by measurement", number(job.prefetch.into())));
-        }
-        if job.in_doubt > 0 {
-            let what = if job.in_doubt == 1 { "attempt was" } else { "attempts were" };
-            lines.push(format!("{} {what} in doubt when the daemon started", number(job.in_doubt as u64)));
-        }
-        if let Some(ready @ 1..) = job.dead_letter.ready {
-            let what = if ready == 1 { "dead letter" } else { "dead letters" };
-            lines.push(format!("{} {what} in {}", number(ready.into()), clean(&job.dead_letter.queue)));
-        }
-        if let Some(error) = &job.last_error {
-            let error: String = clean(error).chars().take(100).collect();
-            lines.push(format!("last error: {error}"));
-        }
-        if !lines.is_empty() {
-            let _ = writeln!(text, "\n{name}");
-            for line in lines {
-                let _ = writeln!(text, "  {line}");
+        first = false;
+        match asked {
+            Ok(status) => print(&status, options, color, out)?,
+            // It may come back: that is what somebody watches for.
+            Err(failure) if options.json => {
+                let gone = serde_json::json!({ "schema": crate::report::SCHEMA, "error": failure.text });
+                crate::logging::write_json(out, &gone).map_err(|error| Failure::print(&error))?;
             }
+            Err(failure) => writeln!(out, "{}", failure.text).map_err(|error| Failure::print(&error))?,
+        }
+        out.flush().map_err(|error| Failure::print(&error))?;
+        // A look that took longer than the interval is followed by the next one at once, and by no more.
+        due = (due + options.interval).max(Instant::now());
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn print(status: &Status, options: &Options, color: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let printed = if options.json {
+        crate::logging::write_json(out, status)
+    } else {
+        let lines = screen::compose(status, UnixMillis::now().0, paper(options.all || options.watch));
+        let text: String = lines.iter().map(|line| line.print(color) + "\n").collect();
+        out.write_all(text.as_bytes())
+    };
+    printed.map_err(|error| Failure::print(&error))
+}
+
+/// What standard output is. Into a pipe goes everything, and names are whole: who searches it must find them.
+fn paper(everything: bool) -> Paper {
+    let terminal = io::stdout().is_terminal();
+    let (width, height) = size(terminal);
+    // The prompt that follows needs a line too.
+    let height = height.saturating_sub(1).max(SMALLEST_SIZE.1);
+    Paper {
+        width: width.max(SMALLEST_SIZE.0),
+        height: (terminal && !everything).then_some(height),
+        piped: !terminal,
+        glyphs: glyphs(),
+    }
+}
+
+/// The signs of this locale.
+pub fn glyphs() -> Glyphs {
+    Glyphs::of_locale(|name| std::env::var(name).ok())
+}
+
+fn size(terminal: bool) -> (usize, usize) {
+    let known = terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
+    match known {
+        Some(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        Some(_) | None => {
+            let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+            (columns.unwrap_or(COMMON_SIZE.0), COMMON_SIZE.1)
         }
     }
 }
 
-fn table(text: &mut String, head: &[&str], rows: &[Vec<String>], paint: impl Fn(&str) -> String) {
-    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let width = |column: usize| {
-        rows.iter().chain(std::iter::once(&head)).map(|row| row[column].chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..head.len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            // Names to the left, numbers to the right.
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    let _ = writeln!(text, "{}", paint(&line(&head)));
-    for row in rows {
-        let _ = writeln!(text, "{}", line(row));
-    }
-}
-
-fn times(percentiles: Percentiles) -> String {
-    match (percentiles.p50, percentiles.p99) {
-        (Some(p50), Some(p99)) => format!("{}/{}", millis(p50), millis(p99)),
-        _ => "-".to_owned(),
-    }
-}
-
-fn millis(ms: f64) -> String {
-    match ms {
-        _ if ms < 10.0 => format!("{ms:.1}ms"),
-        _ if ms < 1000.0 => format!("{ms:.0}ms"),
-        _ if ms < 100_000.0 => format!("{:.1}s", ms / 1000.0),
-        _ => format!("{:.0}s", ms / 1000.0),
-    }
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("from 100ms to 1h".to_owned()) }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
-    use crate::report::{self, DeadLetter, Queue};
+    use crate::report::{self, DeadLetter, Finding, Job, Percentiles, Queue};
 
-    fn sample() -> Status {
-        let job = Job {
+    const NOW: i64 = 1_700_000_100_000;
+
+    /// Of a daemon in its best health with so many jobs, all of them at work.
+    pub fn status(jobs: usize) -> Status {
+        let job = |index: usize| Job {
             state: "running".to_owned(),
             running: 4,
+            concurrency: Some(4),
             buffered: 12,
             received: 12_345,
-            done: 12_000,
+            done: 12_000 + index as u64,
             duplicates: 300,
             retried: 40,
-            dead: 5,
-            worker_restarts: [("crashed".to_owned(), 2), ("exited".to_owned(), 0), ("max_age".to_owned(), 11)].into(),
             rate_1m: 201.46,
             run_ms: Percentiles { p50: Some(1.25), p95: Some(3.0), p99: Some(1250.0) },
-            queues: [
-                ("urgent".to_owned(), Queue { ready: Some(0), consumers: Some(1) }),
-                ("bulk".to_owned(), Queue { ready: Some(1500), consumers: Some(1) }),
-            ]
-            .into(),
-            dead_letter: DeadLetter { queue: "mail.dead".to_owned(), ready: Some(5) },
-            last_error: Some("exit status 1: no \u{1b}[31mluck\nat all".to_owned()),
+            wait_ms: Percentiles { p50: Some(1.25), p95: Some(31.0), p99: Some(50.0) },
+            queues: [(format!("queue-{index}"), Queue { ready: Some(7), consumers: Some(1) })].into(),
+            dead_letter: DeadLetter { queue: format!("job-{index:02}.dead"), ready: Some(0) },
             ..Job::default()
+        };
+        let broker = report::Broker {
+            connected: true,
+            host: Some("127.0.0.1:5672".to_owned()),
+            vhost: Some("/".to_owned()),
+            server: Some("RabbitMQ 3.10.8".to_owned()),
+            ..report::Broker::default()
         };
         Status {
             schema: report::SCHEMA,
@@ -214,39 +186,135 @@ mod tests {
             pid: 7,
             uptime_s: 3_725,
             state: "running".to_owned(),
-            healthy: false,
-            problems: vec!["job other has no connection to RabbitMQ yet".to_owned()],
-            broker: report::Broker::default(),
+            healthy: true,
+            problems: Vec::new(),
+            findings: Vec::new(),
+            broker,
             store: report::Store { path: "/var/lib/warrend/warrend.db".to_owned(), ..report::Store::default() },
-            jobs: [
-                ("mail".to_owned(), job),
-                ("other".to_owned(), Job { state: "silent".to_owned(), ..Job::default() }),
+            jobs: (0..jobs).map(|index| (format!("job-{index:02}"), job(index))).collect(),
+        }
+    }
+
+    /// With a job of everything: a name that is long, several queues, dead letters, errors.
+    fn troubled(jobs: usize) -> Status {
+        let mut status = status(jobs);
+        let worst = Job {
+            state: "paused".to_owned(),
+            dead: 5,
+            worker_restarts: [("crashed".to_owned(), 2), ("exited".to_owned(), 0), ("max_age".to_owned(), 11)].into(),
+            queues: [
+                ("urgent".to_owned(), Queue { ready: Some(0), consumers: Some(1) }),
+                ("bulk".to_owned(), Queue { ready: Some(150_000), consumers: Some(1) }),
             ]
             .into(),
+            dead_letter: DeadLetter { queue: "mail.dead".to_owned(), ready: Some(5) },
+            last_error: Some("exit status 1: no \u{1b}[31mluck\nat all".to_owned()),
+            last_error_ms: Some(NOW - 180_000),
+            ..status.jobs.values().next().cloned().unwrap_or_default()
+        };
+        status.jobs.insert("mail-to-everybody-in-the-world".to_owned(), worst);
+        let silent = Job { state: "silent".to_owned(), ..Job::default() };
+        status.jobs.insert("zzz".to_owned(), silent);
+        status.findings = vec![
+            Finding::of_job(
+                "mail-to-everybody-in-the-world",
+                "paused by root since 2023-11-14T22:13:20Z: the API is down",
+            )
+            .help("warrend resume mail-to-everybody-in-the-world"),
+            Finding::of_job("zzz", "does not answer: it waits for RabbitMQ or for the disk"),
+        ];
+        status.problems = status.findings.iter().map(Finding::sentence).collect();
+        status.healthy = false;
+        status
+    }
+
+    fn on(status: &Status, width: usize, height: Option<usize>) -> String {
+        let paper = Paper { width, height, piped: height.is_none(), glyphs: Glyphs::UNICODE };
+        screen::compose(status, NOW, paper).iter().map(|line| line.print(false) + "\n").collect()
+    }
+
+    #[test]
+    fn it_fits_any_terminal_whatever_there_is_to_tell() {
+        for jobs in [0, 1, 3, 20, 50, 1000] {
+            for (width, height) in [(80, 23), (40, 12), (120, 40), (200, 60)] {
+                for status in [status(jobs), troubled(jobs)] {
+                    let text = on(&status, width, Some(height));
+                    assert!(text.lines().count() <= height, "{width} x {height}, {jobs} jobs:\n{text}");
+                    let fits = |line: &str| text::width(line) <= width || line.starts_with("   try: ");
+                    assert!(text.lines().all(fits), "{width} x {height}, {jobs} jobs:\n{text}");
+                }
+            }
         }
     }
 
     #[test]
-    fn one_screen_of_eighty_columns() {
-        let text = render(&sample(), false);
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.lines().count() <= 24, "{text}");
-        assert!(text.starts_with("warrend 0.1.0   degraded, running   up 1 h 2 min   pid 7\n!  job other"), "{text}");
-        assert!(text.contains("5 dead letters in mail.dead"), "{text}");
+    fn problems_come_first_with_the_command_that_helps() {
+        let text = on(&troubled(3), 80, Some(23));
+        let start = "warrend 0.1.0   degraded (2 problems), running   up 1 h 2 min   pid 7\n\
+                     !  job mail-to-everybody-in-the-world: paused by root since\n";
+        assert!(text.starts_with(start), "{text}");
+        assert!(
+            text.contains("\n   try: warrend resume mail-to-everybody-in-the-world\n!  job zzz: does not"),
+            "{text}"
+        );
+        let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("JOB")).skip(1).take(5).collect();
+        assert!(
+            rows[0].starts_with("mail-to") && rows[1].starts_with("zzz") && rows[2].starts_with("job-00"),
+            "{text}"
+        );
+        assert!(text.contains("5 dead letters: warrend dead list mail-to-everybody-in-the-world"), "{text}");
+        assert!(text.contains("last error, 3 min ago: exit status 1: no"), "{text}");
         assert!(text.contains("13 worker processes were replaced: crashed 2, max_age 11\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "what others wrote cannot steer the terminal: {text}");
-        assert!(render(&sample(), true).contains("\u{1b}[1;31mdegraded"));
+    }
+
+    #[test]
+    fn of_many_jobs_the_unhealthy_and_the_busy_are_shown_and_the_rest_is_counted() {
+        let mut status = troubled(50);
+        if let Some(job) = status.jobs.get_mut("job-33") {
+            job.rate_1m = 5000.0;
+        }
+        let text = on(&status, 80, Some(23));
+        let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("JOB")).skip(1).collect();
+        assert!(
+            rows[0].starts_with("mail-to") && rows[1].starts_with("zzz") && rows[2].starts_with("job-33"),
+            "{text}"
+        );
+        let shown = rows.iter().take_while(|row| !row.starts_with("and ")).count();
+        assert_eq!(rows[shown], format!("and {} more: warrend status --all", 52 - shown), "{text}");
+        let all = on(&status, 80, None);
+        assert_eq!(all.lines().filter(|line| line.starts_with("job-")).count(), 50, "{all}");
+        assert!(all.contains("\nmail-to-everybody-in-the-world  paused"), "no name is cut in a pipe: {all}");
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_more() {
+        assert!(!on(&status(3), 80, Some(23)).contains("RUN p99"));
+        let wide = on(&status(3), 160, Some(23));
+        assert!(jobs::COLUMNS.iter().all(|column| wide.contains(column.head)), "{wide}");
     }
 
     #[test]
     fn unknown_is_a_dash() {
-        let mut status = sample();
-        status.jobs.retain(|name, _| name == "other");
-        let text = render(&status, false);
-        assert!(text.contains("other  silent"), "{text}");
-        assert!(
-            !text.contains('0')
-                || text.lines().filter(|line| line.starts_with("other")).all(|line| !line.contains('0'))
-        );
+        let mut status = troubled(0);
+        status.jobs.retain(|name, _| name == "zzz");
+        let text = on(&status, 160, Some(23));
+        let row = text.lines().find(|line| line.starts_with("zzz")).unwrap_or_default();
+        assert!(row.starts_with("zzz  silent  ") && !row.contains('0'), "{text}");
+        assert!(text.contains("- records, -, last commit -"), "{text}");
+    }
+
+    #[test]
+    fn what_the_columns_mean_is_told_of_each() {
+        let heads = jobs::COLUMNS.map(|column| column.head);
+        assert_eq!(heads, jobs::HELP.map(|(head, _)| head));
+    }
+
+    #[test]
+    fn an_interval_is_sensible() {
+        assert_eq!(parse_interval("2s"), Ok(Duration::from_secs(2)));
+        for bad in ["0s", "99ms", "2h", "2"] {
+            assert!(parse_interval(bad).is_err(), "{bad}");
+        }
     }
 }

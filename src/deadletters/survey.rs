@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Filter, Fingerprint, Trouble, failed_at, home, id};
+use super::{Filter, Fingerprint, Trouble, attempts, failed_at, home, id};
 use crate::broker::with_hold;
 use crate::config::{self, Job};
 use crate::task::{Message, UnixMillis};
@@ -68,6 +68,59 @@ pub fn survey(broker: &config::Broker, job: &Job, filter: &Filter) -> Result<Sur
             }
         }
         Ok(survey)
+    })?
+}
+
+/// One letter in short.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its place in the queue, from 1.
+    pub index: u64,
+    /// Its key or message id.
+    pub id: Option<String>,
+    /// What it died of.
+    pub fingerprint: Fingerprint,
+    /// When.
+    pub failed_at: Option<UnixMillis>,
+    /// How many attempts it had.
+    pub attempts: Option<i64>,
+    /// The size of its body.
+    pub bytes: usize,
+}
+
+/// The first letters of a queue, counted and one by one.
+#[derive(Debug)]
+pub struct Glance {
+    /// Their queue.
+    pub queue: String,
+    /// How many lie there.
+    pub lies: u64,
+    /// Of those that were read.
+    pub survey: Survey,
+    /// The same ones in their order.
+    pub entries: Vec<Entry>,
+}
+
+/// Looks at the first `most` letters. The queue is afterwards as it was.
+pub fn glance(broker: &config::Broker, job: &Job, most: u64) -> Result<Glance, Trouble> {
+    with_hold(broker, &job.dead_letter.queue, Some(most), |hold| {
+        let queue = job.dead_letter.queue.to_string();
+        let survey = Survey { lay: hold.lay(), ..Survey::default() };
+        let mut glance = Glance { queue, lies: hold.count(), survey, entries: Vec::new() };
+        while let Some(held) = hold.next()? {
+            hold.leave(held.token);
+            let message = &held.message;
+            glance.survey.add(job, message);
+            glance.entries.push(Entry {
+                index: glance.entries.len() as u64 + 1,
+                id: id(job, message),
+                fingerprint: Fingerprint::of(message),
+                failed_at: failed_at(message),
+                attempts: attempts(message),
+                bytes: message.body.len(),
+            });
+        }
+        Ok(glance)
     })?
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::report::Percentiles;
+use crate::task::UnixMillis;
 
 /// Counts since the start of the daemon; see [`crate::report::Job`] for what each means.
 #[derive(Debug, Default)]
@@ -29,8 +30,8 @@ pub struct Counters {
     pub stalls: u64,
     /// Ack frames.
     pub acks: u64,
-    /// The last failure's text.
-    pub last_error: Option<String>,
+    /// The last failure's text, and when it happened.
+    pub last_error: Option<(UnixMillis, String)>,
 }
 
 /// Events a second over the last minute.

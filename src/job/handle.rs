@@ -40,8 +40,8 @@ pub struct Inspection {
     pub report: report::Job,
     /// Its connection; absent while there is none.
     pub link: Option<LinkReport>,
-    /// One sentence each.
-    pub problems: Vec<String>,
+    /// What is wrong.
+    pub findings: Vec<report::Finding>,
 }
 
 /// A job's connection.

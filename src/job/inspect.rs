@@ -7,6 +7,7 @@ use super::{Exit, Inspection, Job, LinkReport, Phase};
 use crate::broker::{BrokerError, Counts, Session};
 use crate::policy::gate::Allowed;
 use crate::policy::topology::Ladder;
+use crate::report::Finding;
 use crate::task::UnixMillis;
 use crate::{config, report};
 
@@ -38,8 +39,8 @@ impl Job {
         if link.is_none() {
             self.counts = Counted::default();
         }
-        let problems = self.problems();
-        Inspection { report: self.report(now), link, problems }
+        let findings = self.findings();
+        Inspection { report: self.report(now), link, findings }
     }
 
     fn report(&mut self, now: Instant) -> report::Job {
@@ -69,6 +70,7 @@ impl Job {
             }),
             in_doubt: self.wiring.reader.in_doubt(),
             running: census.running.saturating_sub(self.owed.len()),
+            concurrency: Some(self.config.concurrency),
             owing: self.owed.len(),
             replies_lost: counters.replies_lost,
             buffered: census.queued + census.held,
@@ -89,7 +91,8 @@ impl Job {
                 queue: self.config.dead_letter.queue.to_string(),
                 ready: self.counts.dead_letter.map(|counts| counts.ready),
             },
-            last_error: counters.last_error.clone(),
+            last_error: counters.last_error.as_ref().map(|(_, text)| text.clone()),
+            last_error_ms: counters.last_error.as_ref().map(|(at, _)| at.0),
             forwarding: census.forwarding,
             reconnects: self.linking.sessions.saturating_sub(1),
             stalls: counters.stalls,
@@ -134,18 +137,19 @@ impl Job {
         }
     }
 
-    fn problems(&self) -> Vec<String> {
+    fn findings(&self) -> Vec<Finding> {
         let name = &self.config.name;
-        let unconnected = self.link_problem();
+        let unconnected = self.link_finding();
         let paused = self.gate.explain().map(|why| {
             let next = self.gate.deadline().map(|at| at.saturating_duration_since(Instant::now()).as_secs());
             let next = next.map_or_else(|| "with the next message".to_owned(), |seconds| format!("in {seconds} s"));
-            format!("job {name} is paused, {why}; it is probed {next}")
+            Finding::of_job(name, format!("paused, {why}; it is probed {next}"))
         });
         let by_hand = self.pause.as_ref().map(|pause| {
             let reason = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
             let since = jiff::Timestamp::from_millisecond(pause.since.0).unwrap_or_default();
-            format!("job {name} is paused by {} since {since:.0}{reason}; `warrend resume {name}` goes on", pause.by)
+            let what = format!("paused by {} since {since:.0}{reason}", pause.by);
+            Finding::of_job(name, what).help(format!("warrend resume {name}"))
         });
         // Without a connection it is not known whether it still lacks.
         let lacking = self.lacking().filter(|_| self.linking.is_connected());
@@ -154,14 +158,14 @@ impl Job {
             .iter()
             .chain(lacking)
             .chain(self.refusals.reason())
-            .map(|trouble| format!("job {name}: {trouble}"));
-        let stalls = self.stall_problems();
+            .map(|trouble| Finding::of_job(name, trouble));
+        let stalls = self.stall_problems().into_iter().map(|stall| Finding::of_job(name, stall));
         by_hand.into_iter().chain(paused).chain(trouble).chain(unconnected).chain(stalls).collect()
     }
 
-    fn link_problem(&self) -> Option<String> {
+    fn link_finding(&self) -> Option<Finding> {
         let silent = !self.linking.is_connected() && self.trouble.is_none();
-        silent.then(|| format!("job {} has no connection to RabbitMQ yet", self.config.name))
+        silent.then(|| Finding::of_job(&self.config.name, "no connection to RabbitMQ yet"))
     }
 
     /// Asks the broker for the counts of all queues, unless that was just done. What cannot be known stays unknown.

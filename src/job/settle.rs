@@ -79,7 +79,7 @@ impl Job {
             }
             Err(reason) => {
                 let reason = format!("a copy could not be published: {reason}");
-                self.counters.last_error = Some(reason.clone());
+                self.counters.last_error = Some((self.at, reason.clone()));
                 // One line when it begins, not one for every copy and every try.
                 if self.refusals.refused(self.now, published.ticket, reason.clone()) {
                     warn!("job {}: {reason}; trying again", self.config.name);

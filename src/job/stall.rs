@@ -34,7 +34,7 @@ impl Job {
             return Ok(());
         }
         for problem in self.stall_problems() {
-            warn!("{problem}");
+            warn!("job {}: {problem}", self.config.name);
         }
         Err(Exit::Stalled)
     }
@@ -51,12 +51,8 @@ impl Job {
 
     /// One sentence for each queue that is not seen to be well since it stalled.
     pub(super) fn stall_problems(&self) -> Vec<String> {
-        let name = &self.config.name;
         let now = Instant::now();
-        self.stalls
-            .seen()
-            .map(|(queue, seen)| format!("job {name}: {}", tell(queue_name(&self.config, queue), seen, now)))
-            .collect()
+        self.stalls.seen().map(|(queue, seen)| tell(queue_name(&self.config, queue), seen, now)).collect()
     }
 }
 

@@ -151,7 +151,7 @@ impl Job {
                 self.fail(ticket, &task, retry::judge_dead(failure, self.at));
             }
             Outcome::Broken(reason) => {
-                self.counters.last_error = Some(reason);
+                self.counters.last_error = Some((self.at, reason));
                 self.hand_back_unstarted(ticket);
             }
             Outcome::NotBegun => self.hand_back_unstarted(ticket),
@@ -190,7 +190,7 @@ impl Job {
                 warn!("job {job}: attempt {} of {key} failed for good{class}, to {queue}: {error}", task.attempt);
             }
         }
-        self.counters.last_error = Some(failed.failure.error.clone());
+        self.counters.last_error = Some((self.at, failed.failure.error.clone()));
         let is_last = self.config.reply && failed.demand == Demand::Dead;
         let letter = if is_last { reply::failed(task, &failed.failure) } else { None };
         self.conclude(ticket, Ended::Failed(failed), letter);

@@ -20,6 +20,8 @@ pub struct Figures {
     pub waiting_mib: Option<f64>,
     /// What a hundred idle jobs cost, percent of one core.
     pub idle_percent: Option<f64>,
+    /// 99th percentile of `warrend status` with fifty jobs, milliseconds.
+    pub status_p99: Option<f64>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +69,7 @@ pub fn print(figures: &Figures) {
         ("10 M stored keys, rate to none", figures.stored, AtLeast(0.9)),
         ("a long queue, peak MiB of the daemon", figures.waiting_mib, AtMost(30.0)),
         ("100 idle jobs, percent of a core", figures.idle_percent, AtMost(1.0)),
+        ("status of 50 jobs, p99, ms", figures.status_p99, AtMost(50.0)),
     ];
     println!("\n{:46}  {:>8}  {:>8}  met", "goal (medians over the rounds)", "measured", "goal");
     for (what, measured, bound) in goals {

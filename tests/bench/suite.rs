@@ -4,7 +4,7 @@
 //! 256 bytes and drains it; the order is turned round from round to round, so that none always gets the warmer broker. What is
 //! shown are medians over the rounds. `measure.rs` says how time is taken, `tree.rs` how CPU time and memory.
 //! Then come measurements of their own: waiting times (`waits.rs`), drains with a full store (`stored.rs`), idle jobs and
-//! a long queue (`idle.rs`); and `goals.rs` says what of this was meant to be reached.
+//! a long queue (`idle.rs`), `warrend status` with many jobs (`status.rs`); and `goals.rs` says what of this was meant to be reached.
 //!
 //! Every message must be settled: the queue empty when its consumer is gone, and warrend's counters equal to what was
 //! published. Anything else fails the run. Slowness does not.
@@ -24,6 +24,7 @@ mod goals;
 mod idle;
 mod machine;
 mod measure;
+mod status;
 mod stored;
 mod table;
 mod tree;
@@ -82,7 +83,7 @@ impl Plan {
             waiting: u32::try_from(number_from("WAITING", 1_000_000)).expect("a sane number"),
         };
         let names = contestants::ALL.iter().map(|contestant| contestant.name);
-        let names: Vec<&str> = names.chain(["latency", "priority", "stored", "idle", "waiting"]).collect();
+        let names: Vec<&str> = names.chain(["latency", "priority", "stored", "idle", "waiting", "status"]).collect();
         let unknown = plan.only.iter().find(|word| !names.iter().any(|name| name.starts_with(word.as_str())));
         assert!(unknown.is_none(), "ONLY={} matches none of {}", unknown.unwrap_or(&String::new()), names.join(", "));
         plan
@@ -123,6 +124,9 @@ fn drive(plan: &Plan) {
     }
     if plan.has("waiting") {
         idle::long_queue(plan.waiting, &mut figures);
+    }
+    if plan.has("status") {
+        status::run(&mut figures);
     }
     goals::print(&figures);
 }

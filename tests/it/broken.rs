@@ -75,7 +75,7 @@ fn check_pause(vhost: &Vhost, daemon: &mut Daemon, program: &str) {
     let reason = job["reason"].as_str().unwrap_or_default();
     assert!(reason.contains(program), "{reason:?} names the program");
     let problems = status["problems"].to_string();
-    assert!(problems.contains("job work is paused") && problems.contains("it is probed in"), "{problems}");
+    assert!(problems.contains("job work: paused") && problems.contains("it is probed in"), "{problems}");
     assert!(problems.contains("install it, or mend `command`"), "it says what to do: {problems}");
     for name in ["done", "dead", "retried", "crashed"] {
         assert_eq!(job[name], 0, "{name}");

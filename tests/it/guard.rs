@@ -60,7 +60,7 @@ fn check_outage(vhost: &Vhost, daemon: &mut Daemon, messages: u32) {
     let failed = job["retried"].as_u64().expect("a number");
     assert_eq!([&job["done"], &job["dead"]], [0, 0]);
     let problems = status["problems"].to_string();
-    for part in ["job work is paused, its kill switch tripped: the probe failed: exit status 1", "it is probed in"] {
+    for part in ["job work: paused, its kill switch tripped: the probe failed: exit status 1", "it is probed in"] {
         assert!(problems.contains(part), "{problems}");
     }
     let log = daemon.log();

@@ -35,5 +35,6 @@ mod tap;
 mod tls;
 mod tools;
 mod topology;
+mod watch;
 mod wire;
 mod worker;

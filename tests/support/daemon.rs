@@ -1,7 +1,7 @@
 //! The real `warrend` binary, with its own folder, configuration, store and log.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -183,6 +183,30 @@ impl Daemon {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("-c").arg(self.config_path()).stdin(Stdio::null());
         command
+    }
+
+    /// The command line itself, for what is to run on a terminal.
+    pub fn command_line(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command();
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command that does not end by itself until its output is enough, and gives that.
+    pub fn run_for(&self, arguments: &[&str], mut is_enough: impl FnMut(&str) -> bool) -> String {
+        let mut command = self.command();
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the built binary runs");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let mut text = String::new();
+        // One line after the other; a command that says nothing more hangs the test, which its runner then tells.
+        while !is_enough(&text) {
+            assert!(stdout.read_line(&mut text).is_ok_and(|read| read > 0), "it ended too early: {text}");
+        }
+        // One that ended by itself is as dead.
+        let _ = child.kill();
+        child.wait().expect("a killed child can be waited for");
+        text
     }
 
     /// Runs a one-shot command such as `["check"]` to its end.

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod records;
 pub mod scene;
 pub mod tap;
+pub mod terminal;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;

@@ -62,7 +62,7 @@ impl History {
     fn of(message: &Message) -> Self {
         let headers = &message.properties.headers;
         let count = |name: &str| headers.get(name).and_then(HeaderValue::as_integer);
-        let attempts = count(header::ATTEMPT).map(|next| next.saturating_sub(1));
+        let attempts = deadletters::attempts(message);
         let base = count(header::BASE).unwrap_or(0);
         Self {
             attempts,
