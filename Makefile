@@ -41,12 +41,13 @@ RATE ?= 500
 support = tests/support
 scripts = $(wildcard $(support)/*.sh tests/bench/*.sh tests/package/*.sh examples/*/*.sh systemd/package/*.sh systemd/package/debian/p*)
 
-.PHONY: help deps deps-broker build demo test check fuzz bench chaos soak broker-start broker-stop clean
+.PHONY: help deps deps-broker build demo test check check-metrics fuzz bench chaos soak broker-start broker-stop clean
 
 help:
 	@echo 'make demo           see warrend at work on a private RabbitMQ: about half a minute after the first build'
 	@echo 'make test           every test, those against a real RabbitMQ included; one of them: make test ARGS=NAME'
 	@echo 'make check          formatting, lints and documentation, without warnings'
+	@echo 'make check-metrics  alert rules, dashboard and page, judged by promtool'
 	@echo 'make fuzz           what parses foreign input, tried with 20,000 inputs each: some minutes; CASES=1000000 for a night'
 	@echo 'make bench          the performance suite, half an hour; ROUNDS=5 ONLY=discard,worker,latency'
 	@echo 'make chaos          every fault, injected over and over: half an hour; ROWS=daemon-kill COUNTS=daemon-kill=50'
@@ -90,6 +91,14 @@ check: deps
 		echo "$$shell -n $$script"; $$shell -n $$script || exit 1; \
 	done
 	@bash $(support)/check-units.sh
+	@bash $(support)/check-metrics.sh
+
+# The same with Prometheus' own tools in any case, and a real page before their eyes.
+check-metrics:
+	@sh $(support)/deps.sh broker
+	@sh $(support)/deps.sh metrics
+	@bash $(support)/check-metrics.sh
+	bash $(support)/with-broker.sh cargo test --locked --test it metrics::the_page_is
 
 # `make test` tries 256 inputs each. A failure prints the smallest input that it found: that becomes a test of its own.
 fuzz: deps

@@ -9,6 +9,7 @@
 //! the readers what they take, and `reference` takes the words that explain it from config/warrend.toml.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Config {
     pub store: Store,
     /// `[control]`
     pub control: Control,
+    /// `[http]`
+    pub http: Web,
     /// `[shutdown]`
     pub shutdown: Shutdown,
     /// `[jobs.NAME]`, in the order of their names.
@@ -176,6 +179,13 @@ pub enum Synchronous {
 pub struct Control {
     /// The Unix socket; absolute, at most 107 bytes.
     pub socket: PathBuf,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Web {
+    /// Where metrics and health are served; nowhere where absent.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[shutdown]`

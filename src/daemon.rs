@@ -1,13 +1,14 @@
 //! Wiring: starts every thread, waits, and ends them in the order that loses nothing.
 //!
-//! Start: store, recorder, publisher, jobs, control socket, then `READY`. Stop: the jobs drain (they need recorder and
-//! publisher for it), then the publisher, the control socket, and last the recorder. A store that fails ends everything
+//! Start: the address of `[http]`, store, recorder, publisher, jobs, control socket, HTTP, then `READY`. Stop: the jobs drain
+//! (they need recorder and publisher for it), then the publisher, HTTP and the control socket, and last the recorder. A store that fails ends everything
 //! at once: what is not acknowledged comes again.
 
 mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use crate::handler;
 use crate::job::{self, Command, JobHandle, Wiring};
 use crate::panel::{Panel, PanelJob};
 use crate::store::{Recorder, Store, StoreError};
+use crate::web::{self, Web};
 use watch::{Alive, Beats, Watchdog};
 
 /// How often `run --until-empty` asks.
@@ -43,6 +45,8 @@ pub enum DaemonError {
     Store(StoreError),
     /// Another daemon answers on the control socket.
     SocketInUse(PathBuf),
+    /// The address of `[http]` cannot be had.
+    Address(SocketAddr, io::Error),
     /// The system refused something that is needed to start.
     System {
         /// What was tried.
@@ -62,6 +66,10 @@ impl std::fmt::Display for DaemonError {
             Self::Store(error) => error.fmt(f),
             Self::SocketInUse(path) => {
                 write!(f, "another warrend answers on {}: stop it, or set another control.socket", path.display())
+            }
+            Self::Address(listen, error) => {
+                let mend = "stop what listens there, or set another http.listen";
+                write!(f, "cannot listen on {listen} for HTTP: {error}; {mend}")
             }
             Self::System { doing, error } => write!(f, "cannot {doing}: {error}"),
             Self::Ended(thread) => write!(f, "the thread {thread} ended on its own, which is a bug; its log says why"),
@@ -113,6 +121,7 @@ struct Daemon {
     publisher: Publisher,
     jobs: Vec<JobHandle>,
     control: Control,
+    web: Option<Web>,
     watchdog: Watchdog,
 }
 
@@ -120,6 +129,7 @@ impl Daemon {
     fn start(config: Config, signals: &Sender<Signal>) -> Result<Self, DaemonError> {
         let started = Instant::now();
         let mut beats = Beats::new(started);
+        let listener = config.http.listen.map(listen).transpose()?;
         let store = Store::open(&config.store)?;
         let jobs: Vec<_> = config.jobs.into_iter().filter(|job| job.enabled).collect();
         let mut ids = Vec::new();
@@ -175,8 +185,9 @@ impl Daemon {
                 DaemonError::System { doing: "open the control socket", error }
             }
         })?;
+        let web = listener.map(|listener| serve_http(listener, &panel, &beats, signals)).transpose()?;
         let watchdog = Watchdog::new(beats);
-        Ok(Self { shutdown: config.shutdown, panel, recorder, publisher, jobs: handles, control, watchdog })
+        Ok(Self { shutdown: config.shutdown, panel, recorder, publisher, jobs: handles, control, web, watchdog })
     }
 
     /// Waits for a reason to stop, then stops.
@@ -260,6 +271,9 @@ impl Daemon {
         }
         self.publisher.stop(Instant::now() + JOIN_PATIENCE);
         self.control.stop();
+        if let Some(web) = self.web {
+            web.stop();
+        }
         // With every sender gone the recorder commits what it has and ends.
         drop((self.panel, self.recorder.requests));
         for job in self.jobs {
@@ -272,6 +286,21 @@ impl Daemon {
         info!("stopped");
         Ok(())
     }
+}
+
+fn listen(listen: SocketAddr) -> Result<TcpListener, DaemonError> {
+    web::bind(listen).map_err(|error| DaemonError::Address(listen, error))
+}
+
+fn serve_http(
+    listener: TcpListener,
+    panel: &Panel,
+    beats: &Beats,
+    signals: &Sender<Signal>,
+) -> Result<Web, DaemonError> {
+    let beats = beats.clone();
+    let hanging = Arc::new(move || beats.hanging().map(str::to_owned));
+    Web::spawn(listener, panel.clone(), hanging, || Alive::new("web", signals)).map_err(system("start the HTTP server"))
 }
 
 fn tell(job: &JobHandle, command: Command) {

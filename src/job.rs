@@ -22,6 +22,7 @@ mod settle;
 mod stall;
 mod subscribe;
 mod take;
+mod timing;
 mod work;
 mod workers;
 
@@ -43,14 +44,17 @@ use crate::policy::schedule::Schedule;
 use crate::policy::stall::StallWatch;
 use crate::store::{Attempt, Pause, StoreError, Written};
 use crate::task::{QueueIndex, Record, Ticket, UnixMillis};
-use counters::{Counters, Durations, Rate};
+use counters::{Counters, Rate};
 use declare::Declared;
 pub use drain::LAST_WORDS;
-pub use handle::{Command, Inspection, JobHandle, LinkReport, Wiring, spawn};
+pub use handle::{Command, Figures, Inspection, JobHandle, LinkReport, Wiring, spawn};
 use link::Linking;
 use owed::Owed;
 use prefetch::Prefetch;
 use subscribe::Subscriptions;
+#[cfg(test)]
+pub use timing::Histograms;
+use timing::Timing;
 use workers::{Finished, Workers};
 
 /// The loop wakes at least this often, to say that it lives.
@@ -151,8 +155,7 @@ struct Job {
 
     counters: Counters,
     rate: Rate,
-    run_time: Durations,
-    wait_time: Durations,
+    timing: Timing,
     counts: inspect::Counted,
     last_delivery: Instant,
     /// What is wrong with the connection or a consumer, for `status`; until a queue is consumed.
@@ -214,8 +217,7 @@ impl Job {
             published,
             counters: Counters::default(),
             rate: Rate::new(now),
-            run_time: Durations::new(now),
-            wait_time: Durations::new(now),
+            timing: Timing::new(now),
             counts: inspect::Counted::default(),
             last_delivery: now,
             trouble: None,

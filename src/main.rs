@@ -12,18 +12,22 @@ mod deadletters;
 mod encoding;
 mod failpoint;
 mod handler;
+mod histogram;
 #[cfg(test)]
 mod house;
 mod job;
 mod logging;
+mod metrics;
 mod panel;
 mod policy;
 mod report;
 mod store;
+mod system;
 mod task;
 mod tls;
 #[cfg(test)]
 mod units;
+mod web;
 
 use std::io::Write as _;
 use std::process::ExitCode;

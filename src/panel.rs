@@ -1,5 +1,6 @@
 //! The daemon's instruments: asks every thread how it is and puts the answers together.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::broker::publisher::PublisherReport;
-use crate::job::{Command, Inspection};
+use crate::job::{Command, Figures, Inspection};
 use crate::report::{self, Finding, Status};
-use crate::store::{self, JobId, Pause};
+use crate::store::{self, JobId, Pause, StoreReport};
+use crate::system;
 use crate::task::MessageKey;
 
 /// How long a thread may take to answer. A job that waits for its broker cannot; it is shown as silent.
@@ -64,28 +66,50 @@ pub struct Panel {
     pub stopping: Arc<AtomicBool>,
 }
 
+/// Everything that the threads answered at one time.
+#[derive(Debug)]
+pub struct Look {
+    /// For people, and whoever reads JSON.
+    pub status: Status,
+    /// Of the jobs that answered, by name.
+    pub jobs: BTreeMap<String, Figures>,
+    /// Absent where the recorder did not answer.
+    pub store: Option<StoreReport>,
+    /// Absent where the publisher did not answer.
+    pub publisher: Option<PublisherReport>,
+}
+
 impl Panel {
-    /// The whole status, measured now. All threads are asked first and then waited for, so that the slowest alone
-    /// decides how long it takes.
+    /// The whole status, measured now.
     pub fn status(&self) -> Status {
+        self.look().status
+    }
+
+    /// Everything, measured now. All threads are asked first and then waited for, so that the slowest alone decides how long
+    /// it takes.
+    pub fn look(&self) -> Look {
         let until = Instant::now() + PATIENCE;
         let jobs: Vec<_> = self.jobs.iter().map(|job| (&job.name, ask(&job.commands, Command::Inspect))).collect();
         let store = ask(&self.recorder, store::Request::Inspect);
         let publisher = ask(&self.publisher, |reply| reply);
 
         let mut status = self.blank();
+        status.system = system::system();
+        let mut figures = BTreeMap::new();
         for (name, answer) in jobs {
-            add_job(&mut status, name, wait(&answer, until));
+            let answer = add_job(&mut status, name, wait(&answer, until));
+            figures.extend(answer.map(|answer| (name.to_string(), answer)));
         }
-        add_publisher(&mut status, wait(&publisher, until));
-        add_store(&mut status, wait(&store, until));
+        let (publisher, store) = (wait(&publisher, until), wait(&store, until));
+        add_publisher(&mut status, publisher.as_ref());
+        add_store(&mut status, store.as_ref());
         // Where a command helps that is more to the point than the log, it is there already.
         for finding in &mut status.findings {
             finding.help = finding.help.take().or_else(|| LOG_COMMAND.clone());
         }
         status.problems.extend(status.findings.iter().map(Finding::sentence));
         status.healthy = status.problems.is_empty();
-        status
+        Look { status, jobs: figures, store, publisher }
     }
 
     /// Whether every job says that nothing is left to do.
@@ -180,7 +204,8 @@ impl Panel {
             findings: Vec::new(),
             broker: report::Broker { connected: true, ..report::Broker::default() },
             store: report::Store::default(),
-            jobs: std::collections::BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            system: report::System::default(),
         }
     }
 }
@@ -206,13 +231,13 @@ fn wait<A>(answer: &Receiver<A>, until: Instant) -> Option<A> {
     answer.recv_deadline(until).ok()
 }
 
-fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
+fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) -> Option<Figures> {
     let Some(inspection) = answer else {
         status.broker.connected = false;
         status.findings.push(Finding::of_job(name, "does not answer: it waits for RabbitMQ or for the disk"));
         let silent = report::Job { state: "silent".to_owned(), ..report::Job::default() };
         status.jobs.insert(name.to_owned(), silent);
-        return;
+        return None;
     };
     status.findings.extend(inspection.findings);
     status.broker.reconnects += inspection.report.reconnects;
@@ -227,9 +252,10 @@ fn add_job(status: &mut Status, name: &str, answer: Option<Inspection>) {
         None => status.broker.connected = false,
     }
     status.jobs.insert(name.to_owned(), inspection.report);
+    Some(inspection.figures)
 }
 
-fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
+fn add_publisher(status: &mut Status, answer: Option<&PublisherReport>) {
     let Some(publisher) = answer else {
         status.broker.connected = false;
         status.findings.push(Finding::of_daemon("the publisher does not answer: it waits for RabbitMQ"));
@@ -252,24 +278,26 @@ fn add_publisher(status: &mut Status, answer: Option<PublisherReport>) {
         status.findings.push(Finding::of_daemon(problem).help("rabbitmqctl list_queues name type state"));
     }
     if !publisher.connected {
-        let reason = publisher.last_error.unwrap_or_else(|| "not connected yet".to_owned());
+        let reason = publisher.last_error.as_deref().unwrap_or("not connected yet");
         status.findings.push(Finding::of_daemon(format!("publisher: {reason}")));
     }
 }
 
-fn add_store(status: &mut Status, answer: Option<store::StoreReport>) {
+fn add_store(status: &mut Status, answer: Option<&StoreReport>) {
     let Some(store) = answer else {
         status.findings.push(Finding::of_daemon(SILENT_RECORDER));
         return;
     };
     let folder = store.path.parent().unwrap_or(&store.path).display().to_string();
     let help = format!("df -h {}", shell_word(&folder));
-    status.findings.extend(store.problem.map(|problem| Finding::of_daemon(problem).help(help)));
+    status.findings.extend(store.problem.clone().map(|problem| Finding::of_daemon(problem).help(help)));
     status.store = report::Store {
         path: store.path.display().to_string(),
         records: Some(store.records),
         bytes: store.bytes,
         wal_bytes: store.wal_bytes,
+        free_bytes: store.free_bytes,
+        disk_bytes: store.disk_bytes,
         commits: Some(store.commits),
         last_commit_ms: store.last_commit.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
     };

@@ -35,6 +35,73 @@ pub struct Status {
     pub store: Store,
     /// By name.
     pub jobs: BTreeMap<String, Job>,
+    /// The process and the machine.
+    #[serde(default)]
+    pub system: System,
+}
+
+/// What the kernel says, at the time of asking.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct System {
+    /// The daemon.
+    pub process: ProcessUse,
+    /// The machine that it runs on.
+    pub host: Host,
+}
+
+/// The daemon's process, and those of its handlers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessUse {
+    /// Seconds of CPU time, without that of handlers.
+    pub cpu_s: Option<f64>,
+    /// Resident memory.
+    pub memory_bytes: Option<u64>,
+    /// Address space.
+    pub virtual_memory_bytes: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// File descriptors.
+    pub open_files: Option<u64>,
+    /// How many it may have; absent where nothing bounds them.
+    pub max_files: Option<u64>,
+    /// When it began, in seconds since the Unix epoch.
+    pub started_s: Option<f64>,
+    /// What it had the disks read.
+    pub read_bytes: Option<u64>,
+    /// What it had the disks write.
+    pub written_bytes: Option<u64>,
+    /// Processes of handlers that live.
+    pub children: Option<u64>,
+    /// Their resident memory; memory that they share counts for each.
+    pub children_memory_bytes: Option<u64>,
+    /// CPU seconds of those that have ended.
+    pub children_cpu_s: Option<f64>,
+}
+
+/// The machine, or as much of it as the daemon is shown.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Host {
+    /// Processors.
+    pub cpus: Option<u64>,
+    /// Seconds that they worked, summed over all of them, since the boot.
+    pub cpu_busy_s: Option<f64>,
+    /// Load average of the last minute.
+    pub load_1m: Option<f64>,
+    /// Of the last five.
+    pub load_5m: Option<f64>,
+    /// Of the last fifteen.
+    pub load_15m: Option<f64>,
+    /// Memory.
+    pub memory_bytes: Option<u64>,
+    /// As much of it as programs can still have.
+    pub memory_available_bytes: Option<u64>,
+    /// Received on all interfaces but the loopback.
+    pub network_received_bytes: Option<u64>,
+    /// Sent on them.
+    pub network_sent_bytes: Option<u64>,
 }
 
 /// Something that is wrong.
@@ -104,6 +171,12 @@ pub struct Store {
     pub bytes: Option<u64>,
     /// Bytes of its write-ahead log.
     pub wal_bytes: Option<u64>,
+    /// Free on its file system, for users other than root.
+    #[serde(default)]
+    pub free_bytes: Option<u64>,
+    /// The size of that file system.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
     /// Commits since the start.
     pub commits: Option<u64>,
     /// Milliseconds of the last commit.
@@ -140,11 +213,17 @@ pub struct Job {
     /// Messages that are forwarded, and requests whose answer is on its way: the broker has not confirmed them yet.
     #[serde(default)]
     pub owing: usize,
+    /// Answers to requests that the broker took.
+    #[serde(default)]
+    pub replies: u64,
     /// Answers that could not be delivered: most often the caller had gone.
     #[serde(default)]
     pub replies_lost: u64,
     /// Messages received that wait for a worker.
     pub buffered: usize,
+    /// Everything received that is not acknowledged.
+    #[serde(default)]
+    pub in_flight: usize,
     /// Deliveries.
     pub received: u64,
     /// Tasks that a handler completed.
@@ -155,6 +234,9 @@ pub struct Job {
     pub retried: u64,
     /// Messages dead-lettered.
     pub dead: u64,
+    /// The same by their error class, as far as there were any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dead_by_class: BTreeMap<String, u64>,
     /// Deliveries handed back to their queue.
     pub requeued: u64,
     /// Attempts ended by a signal.
@@ -186,6 +268,13 @@ pub struct Job {
     /// How many of them were given up because a queue delivered nothing, though the connection stood.
     #[serde(default)]
     pub stalls: u64,
+}
+
+impl Job {
+    /// Whether it takes messages from all of its queues as it is configured to.
+    pub fn is_consuming(&self) -> bool {
+        self.state == "running" && self.queues.values().all(|queue| queue.consumed)
+    }
 }
 
 /// Where a key is in flight.
@@ -246,6 +335,9 @@ pub struct Queue {
     pub ready: Option<u32>,
     /// Consumers, ours and others'.
     pub consumers: Option<u32>,
+    /// Whether this job consumes it now.
+    #[serde(default)]
+    pub consumed: bool,
 }
 
 /// A dead-letter queue.

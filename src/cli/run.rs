@@ -16,7 +16,7 @@ fn exit(error: &DaemonError) -> Exit {
     match error {
         DaemonError::Store(error) => Exit::of_store(error),
         DaemonError::SocketInUse(_) => Exit::Locked,
-        DaemonError::System { .. } | DaemonError::Hung(_) => Exit::Failed,
+        DaemonError::Address(..) | DaemonError::System { .. } | DaemonError::Hung(_) => Exit::Failed,
         DaemonError::Ended(_) => Exit::Internal,
     }
 }

@@ -169,7 +169,8 @@ pub mod tests {
             rate_1m: 201.46,
             run_ms: Percentiles { p50: Some(1.25), p95: Some(3.0), p99: Some(1250.0) },
             wait_ms: Percentiles { p50: Some(1.25), p95: Some(31.0), p99: Some(50.0) },
-            queues: [(format!("queue-{index}"), Queue { ready: Some(7), consumers: Some(1) })].into(),
+            queues: [(format!("queue-{index}"), Queue { ready: Some(7), consumers: Some(1), ..Queue::default() })]
+                .into(),
             dead_letter: DeadLetter { queue: format!("job-{index:02}.dead"), ready: Some(0) },
             ..Job::default()
         };
@@ -192,6 +193,7 @@ pub mod tests {
             broker,
             store: report::Store { path: "/var/lib/warrend/warrend.db".to_owned(), ..report::Store::default() },
             jobs: (0..jobs).map(|index| (format!("job-{index:02}"), job(index))).collect(),
+            system: report::System::default(),
         }
     }
 
@@ -203,8 +205,8 @@ pub mod tests {
             dead: 5,
             worker_restarts: [("crashed".to_owned(), 2), ("exited".to_owned(), 0), ("max_age".to_owned(), 11)].into(),
             queues: [
-                ("urgent".to_owned(), Queue { ready: Some(0), consumers: Some(1) }),
-                ("bulk".to_owned(), Queue { ready: Some(150_000), consumers: Some(1) }),
+                ("urgent".to_owned(), Queue { ready: Some(0), consumers: Some(1), ..Queue::default() }),
+                ("bulk".to_owned(), Queue { ready: Some(150_000), consumers: Some(1), ..Queue::default() }),
             ]
             .into(),
             dead_letter: DeadLetter { queue: "mail.dead".to_owned(), ready: Some(5) },

@@ -1,11 +1,13 @@
-//! `[store]`, `[control]` and `[shutdown]`.
+//! `[store]`, `[control]`, `[http]` and `[shutdown]`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::item::{Item, Limits};
 use super::section::{Got, Section};
+use super::sketch::Want;
 use super::value::{LONGEST, days, millis, secs};
-use super::{Control, Shutdown, Store, Synchronous};
+use super::{Control, Shutdown, Store, Synchronous, Web};
 
 /// Any duration above zero.
 pub const ABOVE_ZERO: Limits = Limits::new(millis(1), LONGEST);
@@ -56,6 +58,30 @@ fn socket(item: Item<'_>) -> Option<PathBuf> {
         return item.error(message, format!("a Unix socket's path has at most {SOCKET_PATH}; choose a shorter one"));
     }
     Some(path)
+}
+
+/// Reads `[http]`.
+pub fn http(section: &Section<'_>) -> Web {
+    let listen = section.get("listen", None, |item| address(item).map(Some));
+    if let (Some(place), Some(address)) = (listen.at, listen.value)
+        && !address.ip().is_loopback()
+    {
+        let message = "metrics and status are open to whoever reaches this address: there is neither TLS nor a login";
+        let help = "listen on 127.0.0.1 or [::1], or let nobody but Prometheus and a proxy reach it";
+        section.reader().warn(place, message, help);
+    }
+    Web { listen: listen.value }
+}
+
+fn address(item: Item<'_>) -> Option<SocketAddr> {
+    item.want(Want::Form("^(([0-9]{1,3}\\.){3}[0-9]{1,3}|\\[[0-9a-fA-F:.]+\\]):[0-9]{1,5}$"));
+    let text = item.filled_text()?;
+    let mend = "write an IP address and a port: \"127.0.0.1:9419\", \"[::1]:9419\"";
+    match text.value.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => item.error("`listen` has no port", mend),
+        Ok(address) => Some(address),
+        Err(_) => item.error(format!("\"{}\" is no address to listen on", text.shown()), mend),
+    }
 }
 
 /// Reads `[shutdown]`.

@@ -13,7 +13,8 @@ pub struct Shape {
 }
 
 /// The file itself.
-pub const ROOT: Shape = Shape { name: "the main file", keys: &["broker", "store", "control", "shutdown", "jobs"] };
+pub const ROOT: Shape =
+    Shape { name: "the main file", keys: &["broker", "store", "control", "http", "shutdown", "jobs"] };
 /// A file of `jobs.d`.
 pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] };
 /// `[broker]`
@@ -29,6 +30,8 @@ pub const TLS: Shape = Shape { name: "[broker.tls]", keys: &["ca_file", "cert_fi
 pub const STORE: Shape = Shape { name: "[store]", keys: &["path", "synchronous", "retention"] };
 /// `[control]`
 pub const CONTROL: Shape = Shape { name: "[control]", keys: &["socket"] };
+/// `[http]`
+pub const HTTP: Shape = Shape { name: "[http]", keys: &["listen"] };
 /// `[shutdown]`
 pub const SHUTDOWN: Shape = Shape { name: "[shutdown]", keys: &["timeout"] };
 /// `[jobs.NAME]`
@@ -116,13 +119,14 @@ pub const KILL_SWITCH: Shape =
 pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "type", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
-pub const ALL: [&Shape; 19] = [
+pub const ALL: [&Shape; 20] = [
     &ROOT,
     &BROKER,
     &RECONNECT,
     &TLS,
     &STORE,
     &CONTROL,
+    &HTTP,
     &SHUTDOWN,
     &JOB,
     &QUEUE,

@@ -72,7 +72,7 @@ impl Beat {
 }
 
 /// The signs of life of all threads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Beats {
     started: Instant,
     threads: Vec<(String, Beat)>,
@@ -92,7 +92,8 @@ impl Beats {
         beat
     }
 
-    fn hanging(&self) -> Option<&str> {
+    /// A thread that has not turned its loop for long.
+    pub fn hanging(&self) -> Option<&str> {
         let hangs = self.threads.iter().find(|(_, beat)| beat.age() > HANGS);
         hangs.map(|(thread, _)| thread.as_str())
     }

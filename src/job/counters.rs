@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::report::Percentiles;
-use crate::task::UnixMillis;
+use crate::task::{ErrorClass, UnixMillis};
 
 /// Counts since the start of the daemon; see [`crate::report::Job`] for what each means.
 #[derive(Debug, Default)]
@@ -18,12 +18,14 @@ pub struct Counters {
     pub duplicates: u64,
     /// Failed attempts to be tried again.
     pub retried: u64,
-    /// Dead-lettered messages.
-    pub dead: u64,
+    /// Dead-lettered messages, in the order of [`ErrorClass::ALL`].
+    pub dead: [u64; ErrorClass::ALL.len()],
     /// Deliveries handed back.
     pub requeued: u64,
     /// Attempts ended by a signal.
     pub crashed: u64,
+    /// Replies that the broker took.
+    pub replies: u64,
     /// Replies that could not be delivered.
     pub replies_lost: u64,
     /// Sessions made anew because a queue stalled.
@@ -32,6 +34,13 @@ pub struct Counters {
     pub acks: u64,
     /// The last failure's text, and when it happened.
     pub last_error: Option<(UnixMillis, String)>,
+}
+
+impl Counters {
+    /// Dead-lettered messages by their class.
+    pub fn dead_by_class(&self) -> impl Iterator<Item = (ErrorClass, u64)> {
+        ErrorClass::ALL.into_iter().zip(self.dead)
+    }
 }
 
 /// Events a second over the last minute.

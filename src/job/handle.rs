@@ -7,6 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::Job;
+use super::timing::Histograms;
 use super::workers::Workers;
 use crate::broker::publisher::PublishRequest;
 use crate::store::{JobId, Pause, Reader, Request, StoreError};
@@ -42,6 +43,21 @@ pub struct Inspection {
     pub link: Option<LinkReport>,
     /// What is wrong.
     pub findings: Vec<report::Finding>,
+    /// For `/metrics`.
+    pub figures: Figures,
+}
+
+/// What `status` shows otherwise, or not at all.
+#[derive(Debug)]
+pub struct Figures {
+    /// Whether its connection stands.
+    pub connected: bool,
+    /// Times and batches since the start of the daemon.
+    pub histograms: Histograms,
+    /// Each reason that can keep the job from taking messages, and whether it does.
+    pub pauses: [(&'static str, bool); 4],
+    /// What the reason and the problems quote of a handler that failed.
+    pub quoted: Option<String>,
 }
 
 /// A job's connection.

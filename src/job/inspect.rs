@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Exit, Inspection, Job, LinkReport, Phase};
+use super::{Exit, Figures, Inspection, Job, LinkReport, Phase};
 use crate::broker::{BrokerError, Counts, Session};
-use crate::policy::gate::Allowed;
+use crate::policy::gate::{Allowed, Cause};
 use crate::policy::topology::Ladder;
 use crate::report::Finding;
 use crate::task::UnixMillis;
@@ -27,8 +27,10 @@ pub struct Counted {
 impl Job {
     pub(super) fn inspect(&mut self, session: Option<&mut Session<'_>>) -> Inspection {
         let now = Instant::now();
+        let mut consumed = vec![false; self.config.queues.len()];
         let link = session.map(|session| {
             self.count(session, now);
+            consumed.iter_mut().enumerate().for_each(|(queue, consumed)| *consumed = session.is_subscribed(queue));
             LinkReport {
                 host: session.host().to_owned(),
                 vhost: session.vhost().to_owned(),
@@ -40,10 +42,25 @@ impl Job {
             self.counts = Counted::default();
         }
         let findings = self.findings();
-        Inspection { report: self.report(now), link, findings }
+        Inspection { report: self.report(now, &consumed), link, findings, figures: self.figures() }
     }
 
-    fn report(&mut self, now: Instant) -> report::Job {
+    fn figures(&self) -> Figures {
+        let cause = self.gate.cause();
+        Figures {
+            connected: self.linking.is_connected(),
+            histograms: self.timing.histograms.clone(),
+            pauses: [
+                ("operator", self.pause.is_some()),
+                ("broken", cause == Some(Cause::Broken)),
+                ("outage", cause == Some(Cause::Outage)),
+                ("disk_full", self.store_full),
+            ],
+            quoted: self.gate.reason().map(str::to_owned),
+        }
+    }
+
+    fn report(&mut self, now: Instant, consumed: &[bool]) -> report::Job {
         let census = self.machine.census();
         let counters = &self.counters;
         let queues = self.config.queues.iter().enumerate().map(|(index, queue)| {
@@ -51,9 +68,12 @@ impl Job {
             let counts = report::Queue {
                 ready: counts.map(|counts| counts.ready),
                 consumers: counts.map(|counts| counts.consumers),
+                consumed: consumed[index],
             };
             (queue.name.to_string(), counts)
         });
+        let by_class = counters.dead_by_class().filter(|(_, count)| *count > 0);
+        let by_class = by_class.map(|(class, count)| (class.as_str().to_owned(), count));
         report::Job {
             state: self.state().to_owned(),
             reason: self.reason(),
@@ -72,20 +92,23 @@ impl Job {
             running: census.running.saturating_sub(self.owed.len()),
             concurrency: Some(self.config.concurrency),
             owing: self.owed.len(),
+            replies: counters.replies,
             replies_lost: counters.replies_lost,
             buffered: census.queued + census.held,
+            in_flight: (0..self.config.queues.len()).map(|queue| self.machine.unacked(queue)).sum(),
             received: counters.received,
             done: counters.done,
             duplicates: counters.duplicates,
             retried: counters.retried,
-            dead: counters.dead,
+            dead: counters.dead.iter().sum(),
+            dead_by_class: by_class.collect(),
             requeued: counters.requeued,
             crashed: counters.crashed,
             worker_restarts: self.worker_restarts(),
             acks: counters.acks,
             rate_1m: (self.rate.per_second(now) * 100.0).round() / 100.0,
-            run_ms: self.run_time.percentiles(now),
-            wait_ms: self.wait_time.percentiles(now),
+            run_ms: self.timing.run.percentiles(now),
+            wait_ms: self.timing.wait.percentiles(now),
             queues: queues.collect::<BTreeMap<_, _>>(),
             dead_letter: report::DeadLetter {
                 queue: self.config.dead_letter.queue.to_string(),

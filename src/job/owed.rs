@@ -70,7 +70,7 @@ impl Job {
         forward: &Forward,
     ) -> Result<(), Exit> {
         self.gate.started(ticket);
-        self.wait_time.add(self.now, self.now - task.received);
+        self.timing.starts(self.now, task);
         let routed = route::route(forward, &task.message);
         let routed = routed.and_then(|routed| match route::comes_back(&routed, &self.config.queues) {
             Some(failure) => Err(failure),
@@ -150,10 +150,13 @@ impl Job {
                 self.on_forwarded(ticket, began, Outcome::Retry(failure));
             }
             (Owed::Reply(ended), result) => {
-                // Most often the caller has gone. Running the handler again would not bring it back.
-                if let Err(error) = result {
-                    self.counters.replies_lost += 1;
-                    warn!("job {}: a reply reached nobody: {error}", self.config.name);
+                match result {
+                    Ok(()) => self.counters.replies += 1,
+                    // Most often the caller has gone. Running the handler again would not bring it back.
+                    Err(error) => {
+                        self.counters.replies_lost += 1;
+                        warn!("job {}: a reply reached nobody: {error}", self.config.name);
+                    }
                 }
                 self.machine.finished(ticket, ended, self.at);
             }

@@ -188,6 +188,7 @@ impl Job {
         for (queue, frame) in frames {
             let tag = self.machine.tag(queue, frame.tag);
             session.ack(tag, frame.multiple).map_err(Exit::Lost)?;
+            self.timing.acknowledged(frame.covers);
         }
         failpoint::hit("after-ack");
         self.linking.has_worked();

@@ -77,7 +77,7 @@ impl Job {
             Arrived::Run(ticket) => match (&task.unfit, &self.config.handler) {
                 (Some(failure), _) => self.fail(ticket, task, retry::judge_dead(failure.clone(), self.at)),
                 (None, Handler::Discard) => {
-                    self.wait_time.add(self.now, self.now - task.received);
+                    self.timing.starts(self.now, task);
                     self.done(ticket, task, None);
                 }
                 (None, Handler::Command(_) | Handler::Worker(_) | Handler::Http(_) | Handler::Forward(_)) => {

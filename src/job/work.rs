@@ -86,7 +86,7 @@ impl Job {
                 continue;
             }
             self.machine.start(ticket);
-            self.wait_time.add(self.now, self.now - task.received);
+            self.timing.starts(self.now, &task);
             self.gate.started(ticket);
             batch.push((ticket, task));
         }
@@ -124,7 +124,7 @@ impl Job {
     pub(super) fn on_finished(&mut self, finished: Finished) {
         let Finished { ticket, answer, ran } = finished;
         let Answer { outcome, exit, reply, delay } = answer;
-        self.run_time.add(self.now, ran);
+        self.timing.ran(self.now, ran);
         match self.gate.ended(self.now, ticket, &outcome) {
             Turn::None => {}
             Turn::Opened => {
@@ -167,6 +167,7 @@ impl Job {
 
     pub(super) fn done(&mut self, ticket: Ticket, task: &Task, reply: Option<Reply>) {
         self.counters.done += 1;
+        self.timing.done(self.at, task);
         self.rate.add(self.now, 1);
         let letter = if self.config.reply { reply::done(task, reply) } else { None };
         self.conclude(ticket, Ended::Done, letter);
@@ -185,7 +186,7 @@ impl Job {
                 info!("job {job}: attempt {} of {key} failed{class}, again in {delay} s: {error}", task.attempt);
             }
             Demand::Dead => {
-                self.counters.dead += 1;
+                self.counters.dead[failed.failure.class as usize] += 1;
                 let queue = &self.config.dead_letter.queue;
                 warn!("job {job}: attempt {} of {key} failed for good{class}, to {queue}: {error}", task.attempt);
             }

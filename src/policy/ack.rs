@@ -34,6 +34,8 @@ pub struct AckFrame {
     pub tag: u64,
     /// Whether it covers all open deliveries below.
     pub multiple: bool,
+    /// How many deliveries it settles.
+    pub covers: usize,
 }
 
 impl AckWindow {
@@ -97,7 +99,7 @@ impl AckWindow {
             self.first += 1;
         }
         if let Some(tag) = last_settled {
-            frames.push(AckFrame { tag, multiple: settled_in_prefix > 1 });
+            frames.push(AckFrame { tag, multiple: settled_in_prefix > 1, covers: settled_in_prefix });
         }
         self.settled -= settled_in_prefix;
         for (tag, state) in (self.first..).zip(&mut self.states) {
@@ -107,7 +109,7 @@ impl AckWindow {
             if *state == State::Settled {
                 *state = State::Gone;
                 self.settled -= 1;
-                frames.push(AckFrame { tag, multiple: false });
+                frames.push(AckFrame { tag, multiple: false, covers: 1 });
             }
         }
         frames
@@ -137,7 +139,10 @@ mod tests {
                 _ => {}
             }
         }
-        assert_eq!(write(&window.flush()), expect, "{deliveries}");
+        let frames = window.flush();
+        assert_eq!(write(&frames), expect, "{deliveries}");
+        let covered: usize = frames.iter().map(|frame| frame.covers).sum();
+        assert_eq!(covered, deliveries.matches('s').count(), "{deliveries}");
         assert_eq!(window.waiting(), 0);
         assert_eq!(window.unacked(), deliveries.matches('.').count());
         assert!(window.flush().is_empty(), "nothing is acknowledged twice");

@@ -42,6 +42,17 @@ pub fn read(job: &Job, queue: QueueIndex, mut message: Message, received: Instan
     }
 }
 
+/// A timestamp later than this is no time of a publisher whose clock is a little ahead: some write milliseconds.
+const TOO_LATE: i64 = 24 * 3600 * 1000;
+
+/// When a message was published, as far as anybody said: its `timestamp`, which is in whole seconds and stays with its copies, or
+/// else when it was first seen by a worker.
+pub fn published(task: &Task, now: UnixMillis) -> UnixMillis {
+    let said = task.message.properties.timestamp.filter(|seconds| *seconds > 0);
+    let said = said.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1000));
+    said.filter(|millis| *millis <= now.0.saturating_add(TOO_LATE)).map_or(task.first_seen, UnixMillis)
+}
+
 /// Longest account of what could not be decoded, in letters. A mark that somebody forged can hold anything.
 const DAMAGE_ROOM: usize = 500;
 
@@ -225,6 +236,25 @@ mod tests {
                 assert_eq!(task.key, None, "nothing is recorded for an attempt that cannot be told");
             }
         }
+    }
+
+    #[test]
+    fn a_message_is_as_old_as_somebody_said() {
+        let now = UnixMillis(1_700_000_000_000);
+        let check = |timestamp: Option<u64>, expect: i64| {
+            let mut message = message(&[(header::FIRST_SEEN, HeaderValue::I64(1_699_999_000_123))]);
+            message.properties.timestamp = timestamp;
+            let (task, _) = read_with(&job(), message);
+            assert_eq!(published(&task, now), UnixMillis(expect), "{timestamp:?}");
+        };
+        let seen = 1_699_999_000_123;
+        check(None, seen);
+        check(Some(1_699_000_000), 1_699_000_000_000);
+        // A clock that is ahead, and one that counts milliseconds.
+        check(Some(1_700_000_100), 1_700_000_100_000);
+        check(Some(1_699_000_000_000), seen);
+        check(Some(0), seen);
+        check(Some(u64::MAX), seen);
     }
 
     #[test]

@@ -195,6 +195,14 @@ impl Gate {
         }
     }
 
+    /// What made it close, while it is not open.
+    pub fn cause(&self) -> Option<Cause> {
+        match &self.state {
+            State::Closed { cause, .. } | State::Probing { cause, .. } => Some(*cause),
+            State::Open => None,
+        }
+    }
+
     /// Why it is not open.
     pub fn reason(&self) -> Option<&str> {
         match &self.state {

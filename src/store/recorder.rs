@@ -10,6 +10,7 @@ use log::{error, info, warn};
 
 use super::ledger::Ledger;
 use super::{JobId, Pause, Store, StoreError};
+use crate::histogram::{COMMITS, Histogram};
 use crate::policy::inflight::Mark;
 use crate::task::{Committed, MessageKey, Record, Ticket, UnixMillis};
 use crate::{background, failpoint};
@@ -98,8 +99,14 @@ pub struct StoreReport {
     pub bytes: Option<u64>,
     /// Bytes of its write-ahead log; `None` where it cannot be read.
     pub wal_bytes: Option<u64>,
+    /// Free on its file system, for users other than root, and the size of that; `None` where it cannot be asked.
+    pub free_bytes: Option<u64>,
+    /// See `free_bytes`.
+    pub disk_bytes: Option<u64>,
     /// Commits since the start.
     pub commits: u64,
+    /// What they took.
+    pub commit_times: Histogram,
     /// How long the last one took; `None` before the first.
     pub last_commit: Option<Duration>,
     /// What keeps it from committing.
@@ -166,6 +173,7 @@ struct Writer {
     ledger: Ledger,
     commits: u64,
     last_commit: Option<Duration>,
+    commit_times: Histogram,
     problem: Option<String>,
     tend_at: Instant,
     clock: SteadyClock,
@@ -182,6 +190,7 @@ impl Writer {
             ledger,
             commits: 0,
             last_commit: None,
+            commit_times: Histogram::new(&COMMITS),
             problem: None,
             tend_at: Instant::now(),
             clock: SteadyClock::start(),
@@ -318,7 +327,9 @@ impl Writer {
                 Ok(()) => {
                     failpoint::hit("after-commit");
                     self.commits += 1;
-                    self.last_commit = Some(began.elapsed());
+                    let took = began.elapsed();
+                    self.last_commit = Some(took);
+                    self.commit_times.add_time(took);
                     if self.problem.take().is_some() {
                         info!("the store has room again: what waited is recorded, and the jobs go on");
                     }
@@ -368,12 +379,16 @@ impl Writer {
         let size = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.len());
         let mut wal = self.ledger.path().to_owned().into_os_string();
         wal.push("-wal");
+        let disk = rustix::fs::statvfs(self.ledger.path()).ok();
         StoreReport {
             path: self.ledger.path().to_owned(),
             records: self.ledger.records(),
             bytes: size(self.ledger.path()),
             wal_bytes: size(Path::new(&wal)),
+            free_bytes: disk.as_ref().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            disk_bytes: disk.as_ref().map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize)),
             commits: self.commits,
+            commit_times: self.commit_times.clone(),
             last_commit: self.last_commit,
             problem: self.problem.clone().or_else(|| self.ledger.problem()),
         }

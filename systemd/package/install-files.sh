@@ -50,6 +50,8 @@ examples=$share/doc/warrend/examples
 for file in config/warrend.toml config/minimal.toml config/instance.toml; do
     sed "s|^#:schema .*|#:schema $prefix/share/warrend/warrend.schema.json|" "$file" | place "$examples/${file##*/}"
 done
+copy config/prometheus-alerts.yml "$examples/prometheus-alerts.yml"
+copy config/grafana-dashboard.json "$examples/grafana-dashboard.json"
 for file in systemd/examples/* examples/workers/*; do
     case $file in
         *.conf) copy "$file" "$examples/systemd/${file##*/}" ;;

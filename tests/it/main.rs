@@ -22,6 +22,7 @@ mod hostile;
 mod http;
 mod install;
 mod lifecycle;
+mod metrics;
 mod once;
 mod order;
 mod pause;

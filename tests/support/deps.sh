@@ -1,13 +1,14 @@
 #!/bin/sh
 # Installs what is missing to build warrend, with `broker` what its private RabbitMQ node needs, with `bench` what it is
-# compared with, and with `package` what packs it, from Debian's packages.
+# compared with, with `package` what packs it, and with `metrics` what judges its metrics, from Debian's packages.
 #
 #   deps.sh            a C compiler (SQLite is built from source), make, certificates for crates.io
 #   deps.sh broker     these and rabbitmq-server
 #   deps.sh bench      these, Python with virtual environments, and amqp-consume
 #   deps.sh package    what makes and tests the Debian package: dpkg-dev, lintian, debootstrap, systemd-nspawn
+#   deps.sh metrics    these and Prometheus, for its promtool
 #
-# Does nothing where all is there. It never starts a broker of the system, nor changes one that is installed.
+# Does nothing where all is there. It never starts a service of the system, nor changes one that is installed.
 set -eu
 
 say() {
@@ -20,7 +21,7 @@ fail() {
 }
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
-units="rabbitmq-server.service epmd.socket epmd.service"
+units="rabbitmq-server.service epmd.socket epmd.service prometheus.service"
 policy=/usr/sbin/policy-rc.d
 # What install_quietly changed.
 masked='' policy_is_ours='' new=''
@@ -40,6 +41,7 @@ missing_packages() {
     if ! command -v make >/dev/null; then echo make; fi
     if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then echo ca-certificates; fi
     if [ "${1:-}" = broker ] && ! [ -x "$server" ]; then echo rabbitmq-server; fi
+    if [ "${1:-}" = metrics ] && ! command -v promtool >/dev/null; then echo prometheus; fi
     if [ "${1:-}" = bench ]; then
         if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
         if ! command -v amqp-consume >/dev/null; then echo amqp-tools; fi
@@ -74,7 +76,8 @@ install_packages() {
     fail "apt-get could not install: $*"
 }
 
-# Debian starts and enables a service as its package is installed. That of RabbitMQ would listen on all addresses.
+# Debian starts and enables a service as its package is installed. Those of RabbitMQ and Prometheus would listen on all
+# addresses.
 # Only services that are not there yet are kept from it: epmd may belong to an Erlang that somebody uses.
 install_quietly() {
     new=
@@ -84,17 +87,17 @@ install_quietly() {
     trap restore EXIT
     trap 'exit 130' HUP INT TERM
     if [ -d /run/systemd/system ]; then
-        say "masking$new during the installation: no broker of the system is started or enabled"
+        say "masking$new during the installation: no service of the system is started or enabled"
         masked=$new
         # shellcheck disable=SC2086 # a list of words
         systemctl --quiet mask --runtime $masked 2>/dev/null
     elif [ -e "$policy" ]; then
         code=0
         "$policy" rabbitmq-server start >/dev/null 2>&1 || code=$?
-        [ "$code" = 101 ] || fail "$policy lets packages start services: install rabbitmq-server yourself, then run this again"
-        say "$policy forbids starting services: no broker of the system is started or enabled"
+        [ "$code" = 101 ] || fail "$policy lets packages start services: install $* yourself, then run this again"
+        say "$policy forbids starting services: none of the system is started or enabled"
     else
-        say "a temporary $policy forbids starting services: no broker of the system is started or enabled"
+        say "a temporary $policy forbids starting services: none of the system is started or enabled"
         policy_is_ours=yes
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
@@ -122,10 +125,12 @@ restore() {
 # The part that needs root, in a process of its own where sudo is used.
 as_root() {
     for package in "$@"; do
-        if [ "$package" = rabbitmq-server ]; then
-            install_quietly "$@"
-            return
-        fi
+        case $package in
+            rabbitmq-server | prometheus)
+                install_quietly "$@"
+                return
+                ;;
+        esac
     done
     install_packages "$@"
 }

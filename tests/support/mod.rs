@@ -18,6 +18,7 @@ pub mod records;
 pub mod scene;
 pub mod tap;
 pub mod terminal;
+pub mod web;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;

@@ -57,7 +57,14 @@ store = 3 => 1:9 `store` must be a table, not an integer
 [store]\ntimeout = "5s" => 2:1 belongs in [shutdown] or [jobs.NAME.handler]
 [shutdown]\ntimeout = "25 s" => 2:11 did you mean "25s"?
 [control]\nsockett = "x" => 2:1 did you mean `socket`?
-[http]\nlisten = "127.0.0.1:9419" => 1:2 unknown key `http`
+[http]\nlisten = "localhost:9419" => 2:10 write an IP address and a port: "127.0.0.1:9419"
+[http]\nlisten = "127.0.0.1" => 2:10 "127.0.0.1" is no address to listen on
+[http]\nlisten = "127.0.0.1:0" => 2:10 `listen` has no port
+[http]\nlisten = "[::1]:94190" => 2:10 "[::1]:94190" is no address to listen on
+[http]\nlisten = 9419 => 2:10 `listen` must be a string, not an integer
+[http]\nport = 9419 => 2:1 allowed in [http]: listen
+[http]\nlisten = "0.0.0.0:9419" => 2:10 open to whoever reaches this address
+[http]\nlisten = "[::]:9419" => 2:10 listen on 127.0.0.1 or [::1]
 "##;
 
 /// Of a job; the snippet begins on line 2 and stands between `[jobs.j]` and its handler.
