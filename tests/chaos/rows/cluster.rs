@@ -48,7 +48,9 @@ pub fn rows() -> Vec<Row> {
 
 /// The dead-letter queue follows the work queue's type.
 const JOB: &str = "queues = [{ name = \"work\", type = \"quorum\" }]";
-const CLASSIC_DEAD: &str = "queues = [{ name = \"work\", type = \"quorum\" }]\ndead_letter = { type = \"classic\" }";
+/// Letters that wait for their queue's node hold their place in the prefetch: there is room for all of a load's.
+const CLASSIC_DEAD: &str =
+    "queues = [{ name = \"work\", type = \"quorum\" }]\ndead_letter = { type = \"classic\" }\nprefetch = 1000";
 
 fn scene(cluster: &Cluster, job: &'static str) -> Scene {
     let setup = Setup {
