@@ -4,6 +4,7 @@
 //! drawn by `watch`.
 
 pub mod jobs;
+mod last;
 pub mod line;
 pub mod notes;
 pub mod problems;
@@ -55,7 +56,8 @@ pub fn status(config: &Config, options: &Options, color: bool, out: &mut impl Wr
     if options.watch {
         return repeat(socket, options, color, out);
     }
-    let status = ask_status(socket)?;
+    let status =
+        ask_status(socket).map_err(|failure| last::tell(config, failure, options.json, paper(options.all), out))?;
     print(&status, options, color, out)?;
     Ok(if status.healthy { Exit::Done } else { Exit::Failed })
 }

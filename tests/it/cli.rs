@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use amiquip::{AmqpValue, ExchangeType};
 
 use crate::amqp::{bind, exchange, headers, long_text, password, take, url_as, user};
-use crate::support::broker::Vhost;
+use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 
 const SECRET: &str = "s3cret-7f3a";
@@ -109,6 +109,8 @@ fn status_exits_with_what_it_says() {
     let gone = daemon.run(&["status"]);
     let sentence = assert_one_sentence(&gone, 3);
     assert!(sentence.starts_with("warrend is not running"), "{sentence}");
+    assert!(stdout(&gone).contains("the last totals are not known: there is no store at"), "{gone:?}");
+    assert!(!daemon.store_path().exists(), "a look makes no store");
     assert_eq!(daemon.run(&["status", "--json"]).status.code(), Some(3));
 
     daemon.spawn(&[]);
@@ -129,7 +131,37 @@ fn status_exits_with_what_it_says() {
     });
 
     daemon.kill9();
-    assert_one_sentence(&daemon.run(&["status"]), 3);
+    let gone = daemon.run(&["status"]);
+    assert_one_sentence(&gone, 3);
+    assert!(stdout(&gone).ends_with("has no record yet\n"), "{gone:?}");
+}
+
+#[test]
+fn without_a_daemon_the_last_totals_are_told_and_marked_as_such() {
+    let vhost = Vhost::new();
+    let jobs = "[jobs.work]\nqueue = \"work\"\nretry = { max_attempts = 2, initial = \"1s\", jitter = 0.0 }\n\
+                [jobs.work.handler]\ncommand = [\"sh\", \"-c\", '[ \"$WARREND_KEY\" = good ]']\n";
+    let mut daemon = Daemon::new(&vhost, jobs);
+    daemon.start();
+    vhost.publish("work", "", with_id("good"));
+    vhost.publish("work", "", with_id("bad"));
+    daemon.wait_until("both are settled", DAEMON_TIMEOUT, |daemon| {
+        daemon.counter("work", "done") == 1 && vhost.ready("work.dead") == Some(1)
+    });
+    daemon.kill9();
+    let gone = daemon.run(&["status"]);
+    assert_one_sentence(&gone, 3);
+    let text = stdout(&gone);
+    assert!(text.starts_with("last known totals, of 2") && text.contains("from the store "), "{text}");
+    let row: Vec<&str> = text.lines().last().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(row[..4], ["work", "1", "1", "1"], "done, retried, dead: {text}");
+    let json = daemon.run(&["status", "--json"]);
+    assert_eq!(json.status.code(), Some(3));
+    let told: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!((&told["schema"], &told["state"], &told["healthy"]), (&1.into(), &"stopped".into(), &false.into()));
+    let work = &told["last_known"]["jobs"]["work"];
+    assert_eq!((&work["done"], &work["retried"], &work["dead"]), (&1.into(), &1.into(), &1.into()), "{told}");
+    assert!(work["newest_ms"].as_i64() > Some(1_700_000_000_000) && told["jobs"].is_null(), "{told}");
 }
 
 #[test]

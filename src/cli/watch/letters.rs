@@ -199,7 +199,15 @@ impl Letters {
         let room = height.saturating_sub(lines.len() + 3);
         match &self.level {
             Level::Kinds => lines.extend(self.kind_lines(room, paper, now_ms)),
-            Level::Entries => lines.extend(self.entry_lines(room, paper, now_ms)),
+            Level::Entries => {
+                if let Some((kind, _)) = self.kinds().get(self.kind) {
+                    // In the place of the blank line.
+                    lines.pop();
+                    let class = or_dash(Some(&kind.class));
+                    lines.push(Line::plain(format!("{class}: {}", or_dash(Some(&kind.error)))));
+                }
+                lines.extend(self.entry_lines(room, paper, now_ms));
+            }
             Level::Whole(text, first) => {
                 lines.extend(text.iter().skip(*first).take(room).map(|text| Line::plain(text.replace('\t', "    "))));
             }

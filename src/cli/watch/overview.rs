@@ -64,6 +64,10 @@ impl Watch {
         let mut lines = screen::head(status, paper);
         let age = now.saturating_duration_since(at);
         let mut blocks = Vec::new();
+        if self.trouble.is_some() {
+            // Whatever it said of its health is no longer known.
+            lines[0] = Line::of(Tone::Head, format!("warrend {}", status.version)).and(Tone::Bad, "   no answer");
+        }
         if self.trouble.is_some() || age > OLD + self.interval {
             let why = self.trouble.clone().unwrap_or_else(|| "the daemon has not answered yet".to_owned());
             let told = format!("{why}; asking again. Below is its last answer, of {} ago", span(age.as_secs()));
