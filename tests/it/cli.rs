@@ -152,7 +152,10 @@ fn without_a_daemon_the_last_totals_are_told_and_marked_as_such() {
     let gone = daemon.run(&["status"]);
     assert_one_sentence(&gone, 3);
     let text = stdout(&gone);
-    assert!(text.starts_with("last known totals, of 2") && text.contains("from the store "), "{text}");
+    assert!(
+        text.starts_with("warrend is not running; last known totals, of 2") && text.contains("from the store "),
+        "{text}"
+    );
     let row: Vec<&str> = text.lines().last().unwrap_or_default().split_whitespace().collect();
     assert_eq!(row[..4], ["work", "1", "1", "1"], "done, retried, dead: {text}");
     let json = daemon.run(&["status", "--json"]);

@@ -73,7 +73,11 @@ fn lines(config: &Config, counted: &Result<Stats, String>, now_ms: i64, paper: P
         return vec![Line::plain(format!("the store {path} has no record yet"))];
     };
     let mut lines = vec![
-        Line::plain(format!("last known totals, of {} ({})", time(newest), ago(now_ms, newest.0))),
+        Line::plain(format!(
+            "warrend is not running; last known totals, of {} ({})",
+            time(newest),
+            ago(now_ms, newest.0)
+        )),
         Line::plain(format!("from the store {path}, as far back as it remembers")),
         Line::default(),
     ];

@@ -11,6 +11,9 @@ const NAMED: usize = 3;
 const MARK: &str = "!  ";
 const INDENT: &str = "   ";
 
+/// How the daemon begins what it says of its publishing connection.
+const PUBLISHER: &str = "publisher: ";
+
 /// One problem, of one job or several.
 struct Group<'s> {
     jobs: Vec<&'s str>,
@@ -27,6 +30,9 @@ pub fn blocks(status: &Status, width: usize, longest: usize) -> Vec<Vec<Line>> {
     let told: Vec<String> = status.findings.iter().map(Finding::sentence).collect();
     let untold = status.problems.iter().filter(|problem| !told.contains(problem));
     groups.extend(untold.map(|problem| Group { jobs: Vec::new(), what: problem, help: None }));
+    // What keeps the publisher from the broker is most often what keeps the jobs.
+    let of_jobs: Vec<&str> = groups.iter().filter(|group| !group.jobs.is_empty()).map(|group| group.what).collect();
+    groups.retain(|group| group.what.strip_prefix(PUBLISHER).is_none_or(|what| !of_jobs.contains(&what)));
     groups.sort_by_key(|group| !group.jobs.is_empty());
     groups.iter().map(|group| block(group, status.jobs.len(), width, longest)).collect()
 }
@@ -125,6 +131,16 @@ mod tests {
         assert!(told(5, 9).starts_with("!  jobs a, b, c and 2 more: no connection"), "{}", told(5, 9));
         assert!(told(5, 5).starts_with("!  all 5 jobs: no connection"), "{}", told(5, 5));
         assert!(told(5, 5).ends_with("try: warrend resume a (and so for the others)\n"), "{}", told(5, 5));
+    }
+
+    #[test]
+    fn a_broker_that_is_gone_is_told_once() {
+        let gone = "cannot reach RabbitMQ";
+        let mut findings = vec![Finding::of_daemon(format!("publisher: {gone}"))];
+        assert_eq!(text(&of(findings.clone(), 1)), "!  publisher: cannot reach RabbitMQ\n");
+        findings.push(Finding::of_job("a", gone));
+        findings.push(Finding::of_job("b", gone));
+        assert_eq!(text(&of(findings, 2)), "!  all 2 jobs: cannot reach RabbitMQ\n");
     }
 
     #[test]
