@@ -88,7 +88,7 @@ fn a_load_is_worked_over_tls() {
     let status = scene.daemon.status().expect("the daemon answers");
     assert_eq!(status["broker"]["tls"], "TLSv1.3", "{status:#}");
     let shown = scene.daemon.run(&["status"]);
-    assert!(String::from_utf8_lossy(&shown.stdout).contains("connected, TLSv1.3, 0 reconnects"), "{shown:?}");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("TLSv1.3: connected, 0 reconnects"), "{shown:?}");
     scene.publish(500);
     scene.wait_until_settled();
     // All connections into the vhost are encrypted: the job's and the publisher's.

@@ -166,7 +166,8 @@ fn a_terminal_is_given_back_after_a_signal_and_after_a_panic() {
 #[test]
 fn dead_letters_are_looked_at_one_by_one() {
     let vhost = Vhost::new();
-    let job = "[jobs.work]\nqueue = \"work\"\n[jobs.work.handler]\n\
+    // One after the other, so that they die in their order.
+    let job = "[jobs.work]\nqueue = \"work\"\nconcurrency = 1\n[jobs.work.handler]\n\
                command = [\"sh\", \"-c\", 'echo \"no such order: $WARREND_KEY\" >&2; exit 65']\n";
     let mut daemon = Daemon::new(&vhost, job);
     daemon.start();
