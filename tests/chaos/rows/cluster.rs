@@ -100,6 +100,8 @@ fn rolling(trial: &Trial) -> Figures {
         put_to_work(&mut scene);
         let node = &cluster.nodes()[turn % cluster.nodes().len()];
         node.stop();
+        // A stop takes its time, in which all may be done. Two nodes are a majority.
+        scene.publish(100);
         // Failures may have to wait for the node of their queue; nothing else does.
         wait_for_deliveries(&mut scene);
         node.start_again();
