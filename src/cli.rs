@@ -50,6 +50,10 @@ pub enum Command {
     },
     /// Judge the configuration and say everything that is wrong with it
     Check {
+        /// Look at the broker, the store and the systemd unit too; changes nothing. Exits 1 where something does not work,
+        /// 69 where no broker answers
+        #[arg(long)]
+        online: bool,
         /// How to print errors
         #[arg(long, value_enum, default_value = "text")]
         format: Format,

@@ -26,6 +26,7 @@ mod host;
 mod item;
 mod job;
 mod load;
+mod management_url;
 mod mask;
 mod place;
 mod queue;
@@ -35,11 +36,13 @@ mod schema;
 mod section;
 mod shape;
 mod sketch;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use handler::kinds::{Command, Forward, Handler, Http, Part, Route, Target, Template, When, Worker};
+pub use host::is_this_machine;
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, check, load, path, process_environment};
 pub use reference::{Entry, reference};
 pub use report::Report;
@@ -78,8 +81,25 @@ pub struct Broker {
     pub reconnect: Backoff,
     /// What the queues of the delay ladder are.
     pub delay_queues: QueueKind,
+    /// The management API, for `check --online`.
+    pub management: Option<Management>,
     /// For the hosts that have it.
     pub tls: Tls,
+}
+
+/// `management_url`, taken apart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Management {
+    /// `http://` or `https://`, the host and what follows it, up to `/api` and without it; no user, no password.
+    pub url: String,
+    /// User and password, where the URL has them; else they are those of AMQP.
+    pub login: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Management {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Management({}, user {:?})", self.url, self.login.as_ref().map(|(user, _)| user))
+    }
 }
 
 /// `[broker.tls]`

@@ -37,7 +37,7 @@ fn is_obeyed(c: char) -> bool {
 }
 
 /// JSON on one line, which a terminal can show: of what it would obey, JSON itself escapes only a part.
-pub fn write_json(out: &mut impl std::io::Write, value: &impl serde::Serialize) -> std::io::Result<()> {
+pub fn write_json(out: &mut (impl std::io::Write + ?Sized), value: &impl serde::Serialize) -> std::io::Result<()> {
     use std::fmt::Write as _;
     let json = serde_json::to_string(value)?;
     let mut line = String::with_capacity(json.len());

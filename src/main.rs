@@ -9,6 +9,7 @@ mod config;
 mod control;
 mod daemon;
 mod deadletters;
+mod doctor;
 mod encoding;
 mod failpoint;
 mod handler;
@@ -17,6 +18,7 @@ mod histogram;
 mod house;
 mod job;
 mod logging;
+mod management;
 mod metrics;
 mod panel;
 mod policy;
@@ -29,7 +31,8 @@ mod tls;
 mod units;
 mod web;
 
-use std::io::Write as _;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -54,7 +57,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     let path = config::path(cli.config.as_deref(), &config::process_environment);
     let mut out = std::io::stdout().lock();
     match &cli.command {
-        Command::Check { format } => check(&path, *format, &mut out),
+        Command::Check { online, format } => check(&path, *online, *format, &mut out),
         Command::Run { until_empty } => {
             let loaded = load_to_run(&path)?;
             logging::start();
@@ -85,17 +88,19 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
 }
 
-fn check(path: &std::path::Path, format: Format, out: &mut dyn std::io::Write) -> Result<Exit, Failure> {
+fn check(path: &Path, online: bool, format: Format, out: &mut dyn Write) -> Result<Exit, Failure> {
     let format = match format {
-        Format::Text => cli::check::Format::Text { color: has_color(&std::io::stderr()) },
+        Format::Text => {
+            let (color, out_color) = (has_color(&std::io::stderr()), has_color(&std::io::stdout()));
+            cli::check::Format::Text { color, out_color }
+        }
         Format::Json => cli::check::Format::Json,
     };
     let mut err = std::io::stderr();
-    match cli::check::check(path, &config::process_environment, format, out, &mut err) {
-        Ok(0) => Ok(Exit::Done),
-        Ok(_) => Err(Failure::new(Exit::Config, String::new())),
-        Err(error) => Err(Failure::new(Exit::Failed, format!("cannot print: {error}"))),
-    }
+    let code = cli::check::check(path, &config::process_environment, format, online, out, &mut err);
+    let code = code.map_err(|error| Failure::print(&error))?;
+    let exit = Exit::ALL.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Exit::Internal);
+    if exit == Exit::Done { Ok(exit) } else { Err(Failure::new(exit, String::new())) }
 }
 
 /// Colour for terminals, unless `NO_COLOR` (<https://no-color.org>) is set.
@@ -105,18 +110,18 @@ fn has_color(stream: &impl std::io::IsTerminal) -> bool {
 
 /// Loads the configuration; prints every error with its place. Warnings are for `check` and `run`: a script that publishes
 /// a message or asks for the status would tell them each time.
-fn load(path: &std::path::Path) -> Result<config::Config, Failure> {
+fn load(path: &Path) -> Result<config::Config, Failure> {
     load_whole(path).map(|loaded| loaded.config)
 }
 
 /// [`load`] that prints the warnings too.
-fn load_to_run(path: &std::path::Path) -> Result<config::Config, Failure> {
+fn load_to_run(path: &Path) -> Result<config::Config, Failure> {
     let loaded = load_whole(path)?;
     print(&loaded.warnings);
     Ok(loaded.config)
 }
 
-fn load_whole(path: &std::path::Path) -> Result<config::Loaded, Failure> {
+fn load_whole(path: &Path) -> Result<config::Loaded, Failure> {
     config::load(path, &config::process_environment).map_err(|report| {
         print(&report);
         Failure::new(Exit::Config, String::new())

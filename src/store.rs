@@ -49,6 +49,11 @@ pub use stats::{JobStats, Stats, stats};
 pub use upkeep::{forget, prune};
 pub use verify::verify;
 
+/// The version of SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// A job's number in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(i64);

@@ -15,6 +15,7 @@ use super::error::{BrokerError, system};
 use super::secure::Security;
 use crate::config::{self, BrokerHost};
 use crate::failpoint;
+use crate::tls::Validity;
 use attempt::Attempt;
 
 /// The largest frame that we ask for, in bytes; the broker may settle for less. It is the broker's own default.
@@ -37,6 +38,8 @@ pub struct Link {
     pub tls: Option<&'static str>,
     /// The largest frame, in bytes.
     pub frame_max: usize,
+    /// How long the broker's certificates are valid, where it showed some: that of the first to end.
+    pub certificate: Option<Validity>,
 }
 
 /// Tries each host once, beginning with the one at `first % hosts.len()`, and opens a connection to the first that lets
@@ -103,6 +106,11 @@ fn among(mut told: BrokerError, count: usize) -> BrokerError {
         }
     }
     told
+}
+
+/// The password of AMQP logins: of the file where there is one, else of the first URL.
+pub fn password(config: &config::Broker) -> Result<String, BrokerError> {
+    Ok(read_password(config)?.unwrap_or_else(|| config.hosts[0].password.clone()))
 }
 
 /// The content of `broker.password_file`, read again at each connect so that a rotated password needs no restart.

@@ -24,7 +24,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use super::deadline::cut_after;
 use super::error::{BrokerError, system};
 use crate::config::{self, BrokerHost};
-use crate::tls::{self, Identity};
+use crate::tls::{self, Identity, Validity};
 pub(super) use stream::TlsStream;
 
 /// What TLS connections are made with. Read again for each connect, so that renewed certificates need no restart.
@@ -125,4 +125,10 @@ pub(super) fn version(connection: &ClientConnection) -> &'static str {
         // There is no other one to agree on.
         _ => "TLSv1.3",
     }
+}
+
+/// How long the certificates are valid that the broker showed: that of the first to end.
+pub(super) fn validity(connection: &ClientConnection) -> Option<Validity> {
+    let shown = connection.peer_certificates().unwrap_or_default();
+    shown.iter().filter_map(tls::validity).min_by_key(|valid| valid.until.unwrap_or(u64::MAX))
 }

@@ -66,7 +66,7 @@ pub fn with_session<R>(
     queues: &[config::Queue],
     body: impl FnOnce(&mut Session<'_>) -> R,
 ) -> Result<R, BrokerError> {
-    let Link { mut connection, socket, host, vhost, server, tls, frame_max: _ } = link;
+    let Link { mut connection, socket, host, vhost, server, tls, certificate: _, frame_max: _ } = link;
     let (opened, overdue) = cut_after(&socket, CALL_LIMIT, || {
         let alive = connection.listen_for_connection_blocked()?;
         let channels: Result<Vec<_>, Error> = queues.iter().map(|_| connection.open_channel(None)).collect();

@@ -1,9 +1,12 @@
-//! `warrend check`: judges the configuration and says what it would run, without a broker.
+//! `warrend check`: judges the configuration and says what it would run, without a broker; `--online` looks at that too.
+
+mod online;
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::config::{self, Forward, Handler, Job, Loaded, Prefetch, Report, Retry, Target, When, show_duration};
+use crate::doctor;
 use crate::policy::retry;
 use crate::store::Place;
 
@@ -20,19 +23,24 @@ pub enum Format {
     Text {
         /// Whether errors are coloured.
         color: bool,
+        /// Whether what goes to standard output is.
+        out_color: bool,
     },
     /// For programs: see [`Report::to_json`].
     Json,
 }
 
-/// Judges the configuration at `path` and gives the exit code: 0 or [`EXIT_CONFIG`].
+/// Judges the configuration at `path` and gives the exit code: 0 or [`EXIT_CONFIG`]; `online`: then the broker, the store and
+/// the unit, with an exit code as `online::exit` says.
 ///
 /// As text, a summary goes to `out` and every finding to `err`; as JSON, the array of findings goes to `out`, and an
-/// empty one means that all is well. Fails only where `out` or `err` cannot be written.
+/// empty one means that all is well. Online the text goes on with what was found, and the array is a part of an object.
+/// Fails only where `out` or `err` cannot be written.
 pub fn check(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
     format: Format,
+    online: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<i32> {
@@ -44,14 +52,26 @@ pub fn check(
         Ok(loaded) => &loaded.warnings,
         Err(report) => report,
     };
-    match format {
-        Format::Json => writeln!(out, "{:#}", report.to_json())?,
-        Format::Text { color } => {
+    match (format, &result) {
+        (Format::Json, Ok(loaded)) if online => {
+            let diagnosis = doctor::examine(&loaded.config, path);
+            crate::logging::write_json(out, &online::to_json(&diagnosis, &report.to_json()))?;
+            return Ok(online::exit(&diagnosis) as i32);
+        }
+        (Format::Json, _) => writeln!(out, "{:#}", report.to_json())?,
+        (Format::Text { color, out_color }, Ok(loaded)) => {
             write!(err, "{}", report.render(color))?;
-            match &result {
-                Ok(loaded) => summary(loaded, out)?,
-                Err(report) => writeln!(err, "\n{}", verdict(report))?,
+            summary(loaded, out)?;
+            if online {
+                // What is known already need not wait for the broker.
+                out.flush()?;
+                let diagnosis = doctor::examine(&loaded.config, path);
+                write!(out, "{}", online::render(&diagnosis, out_color))?;
+                return Ok(online::exit(&diagnosis) as i32);
             }
+        }
+        (Format::Text { color, .. }, Err(report)) => {
+            write!(err, "{}\n{}\n", report.render(color), verdict(report))?;
         }
     }
     Ok(if result.is_ok() { 0 } else { EXIT_CONFIG })
@@ -189,7 +209,7 @@ mod tests {
         let path = folder.path().join("warrend.toml");
         std::fs::write(&path, text).expect("a writable temporary folder");
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = check(&path, &|_| None, format, &mut out, &mut err).expect("memory takes all");
+        let code = check(&path, &|_| None, format, false, &mut out, &mut err).expect("memory takes all");
         let text = |bytes| {
             let text = String::from_utf8(bytes).expect("UTF-8");
             text.replace(&format!("{}/", folder.path().display()), "")
@@ -197,7 +217,7 @@ mod tests {
         (code, text(out), text(err))
     }
 
-    const PLAIN: Format = Format::Text { color: false };
+    const PLAIN: Format = Format::Text { color: false, out_color: false };
 
     #[test]
     fn a_good_file_is_summed_up() {
@@ -398,7 +418,7 @@ the configuration has 1 error
     fn a_missing_file_is_named() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let path = Path::new("/nowhere/warrend.toml");
-        let code = check(path, &|_| None, PLAIN, &mut out, &mut err).expect("memory takes all");
+        let code = check(path, &|_| None, PLAIN, false, &mut out, &mut err).expect("memory takes all");
         let err = String::from_utf8(err).expect("UTF-8");
         assert_eq!(code, 78);
         assert!(err.contains("cannot read this file: No such file") && err.contains("/nowhere/warrend.toml"), "{err}");

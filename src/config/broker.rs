@@ -6,12 +6,13 @@ use super::broker_url::{self, Password};
 use super::general::{ABOVE_ZERO, at_least};
 use super::host::is_this_machine;
 use super::item::{Item, Limits};
+use super::management_url;
 use super::place::Place;
 use super::queue::QUEUE_KINDS;
 use super::section::{Got, Section};
 use super::sketch::{Rule, Want};
 use super::value::{millis, secs};
-use super::{Backoff, Broker, BrokerHost, Identity, Login, QueueKind, Tls, files, shape};
+use super::{Backoff, Broker, BrokerHost, Identity, Login, Management, QueueKind, Tls, files, shape};
 
 /// AMQP counts heartbeats in seconds, in 16 bits.
 const HEARTBEAT: Limits = Limits::new(secs(0), secs(65_535)).whole_seconds();
@@ -22,10 +23,10 @@ pub fn broker(root: &Section<'_>) -> Broker {
     let password_file = section.get("password_file", None, |item| item.path().map(Some));
     let urls = section.item("urls");
     section.rule(Rule::One(&["urls"]));
-    if urls.is_none() && section.good {
+    if urls.is_none() && section.good && !root.misspells(&["broker"]) {
         let place = if root.item("broker").is_some() { section.place } else { Place::whole(root.place.file) };
         let help = "write urls = [\"amqp://guest:guest@127.0.0.1:5672/%2f\"] in [broker]";
-        section.reader().missing(place, "there are no broker URLs", help);
+        section.lacks(&["urls"], place, "there are no broker URLs", help);
     }
     let security = section.section("tls", &shape::TLS);
     let choices = [("plain", Login::Password), ("external", Login::Certificate)];
@@ -49,6 +50,7 @@ pub fn broker(root: &Section<'_>) -> Broker {
         connect_timeout: section.get("connect_timeout", secs(10), |item| item.duration(ABOVE_ZERO)).value,
         reconnect: reconnect(&section.section("reconnect", &shape::RECONNECT)),
         delay_queues: section.get("delay_queues", QueueKind::Quorum, |item| item.choice(&QUEUE_KINDS)).value,
+        management: section.get("management_url", None, |item| management(&item, login.value).map(Some)).value,
         tls,
     }
 }
@@ -75,6 +77,23 @@ fn hosts(urls: &Item<'_>, password: Password) -> Vec<(BrokerHost, Place)> {
         }
     }
     hosts
+}
+
+fn management(item: &Item<'_>, login: Login) -> Option<Management> {
+    item.want(Want::Form("^https?://"));
+    let (found, host) = match management_url::parse(&item.text()?.value) {
+        Ok(found) => found,
+        Err((message, help)) => return item.error(message, help),
+    };
+    if found.login.is_none() && login == Login::Certificate {
+        let help = "write http://USER:PASSWORD@HOST:15672: the certificate logs in to AMQP only";
+        return item.error("this URL needs a user and a password", help);
+    }
+    if found.url.starts_with("http://") && !is_this_machine(&host) {
+        let help = "write https://; plain http:// is for addresses of this machine";
+        item.reader().warn(item.place, "the management password crosses the network unencrypted", help);
+    }
+    Some(found)
 }
 
 /// Notes where a URL would send over a network what must not be read there.

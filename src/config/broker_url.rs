@@ -156,7 +156,7 @@ fn vhost(url: &Url, text: &str) -> Result<String, Fault> {
 }
 
 /// Percent-decoded UTF-8 that fits AMQP; `None` where it is not that.
-fn decode(text: &str) -> Option<String> {
+pub fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

@@ -42,13 +42,13 @@ pub fn read(job: &Section<'_>, name: &str, queues: &Queues) -> Option<Handler> {
     found.sort_by_key(|(item, _)| item.key_place);
     let mut found = found.into_iter();
     let Some((first, handler)) = found.next() else {
-        if section.good {
+        if section.good && !section.misspells(&KINDS) {
             let help = format!(
                 "add [jobs.{}.handler] with command = [\"PROGRAM\", \"ARGUMENT\"], or another of: {}",
                 mask::quote(name),
                 KINDS.join(", ")
             );
-            job.reader().missing(section.place, "this job has no handler", help);
+            job.lacks(&["handler"], section.place, "this job has no handler", help);
         }
         return None;
     };

@@ -11,7 +11,7 @@ use super::place::{Place, Source};
 use super::report::{Finding, Kind, Level, Report};
 use super::section::{Reader, Section};
 use super::sketch::{Node, Pass, Sketch};
-use super::{Config, broker, general, item::Item, job, mask, shape, sketch};
+use super::{Config, broker, general, item::Item, job, mask, shape, sketch, syntax};
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/warrend/warrend.toml";
@@ -34,8 +34,16 @@ pub struct Loaded {
 /// A file on its way through the reading.
 struct File {
     source: Source,
-    /// What kept it from being read, and where in its text that is.
-    unreadable: Option<(String, Option<usize>)>,
+    /// What kept it from being read.
+    unreadable: Option<Unreadable>,
+}
+
+/// Why a file could not be read.
+enum Unreadable {
+    /// The system would not let us.
+    System(String),
+    /// It is not UTF-8 from this byte of its text on; how to mend that.
+    Encoding(usize, &'static str),
 }
 
 impl File {
@@ -84,13 +92,13 @@ fn read_all(path: &Path, env: &dyn Fn(&str) -> Option<String>, inspects_files: b
 
 fn read(path: PathBuf) -> File {
     let (text, unreadable) = match std::fs::read(&path) {
-        Err(error) => (String::new(), Some((format!("cannot read this file: {error}"), None))),
+        Err(error) => (String::new(), Some(Unreadable::System(format!("cannot read this file: {error}")))),
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => (text, None),
             Err(error) => {
                 let place = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                (text, Some(("this file is not UTF-8".to_owned(), Some(place))))
+                (text, Some(Unreadable::Encoding(place, syntax::mend_encoding(error.as_bytes()))))
             }
         },
     };
@@ -100,7 +108,7 @@ fn read(path: PathBuf) -> File {
 /// The files of `jobs.d` in the order of their names. Hidden ones are left out: editors keep their own there.
 fn job_files(folder: &Path) -> Vec<File> {
     let unreadable = |error: std::io::Error| {
-        let unreadable = Some((format!("cannot read this folder: {error}"), None));
+        let unreadable = Some(Unreadable::System(format!("cannot read this folder: {error}")));
         vec![File { source: Source { path: folder.to_path_buf(), text: String::new() }, unreadable }]
     };
     let entries: std::io::Result<Vec<_>> = match std::fs::read_dir(folder) {
@@ -158,27 +166,39 @@ fn syntax(
     let note = |place, message: String, help: Option<String>, also| {
         reader.note(Finding { level: Level::Error, kind: Kind::Syntax, place, message, help, also });
     };
-    if let Some((message, offset)) = &file.unreadable {
-        let place = offset.map_or(Place::whole(index), |offset| Place::of(index, offset..offset + 1));
-        let help =
-            (index == 0 && offset.is_none()).then(|| format!("name the file with -c PATH, or in {PATH_VARIABLE}"));
-        note(place, message.clone(), help, None);
+    if let Some(unreadable) = &file.unreadable {
+        match unreadable {
+            Unreadable::System(message) => {
+                let help = (index == 0).then(|| format!("name the file with -c PATH, or in {PATH_VARIABLE}"));
+                note(Place::whole(index), message.clone(), help, None);
+            }
+            Unreadable::Encoding(offset, mend) => {
+                let place = Place::of(index, *offset..offset + 1);
+                note(place, "this file is not UTF-8".to_owned(), Some((*mend).to_owned()), None);
+            }
+        }
         return vec![0];
     }
-    let mut lines = Vec::new();
+    let (mut broken, mut told) = (Vec::new(), Vec::new());
     for error in errors {
         let span = error.span().unwrap_or_default();
         let (line, _) = file.source.line_and_column(span.start);
-        if lines.contains(&line) {
+        if broken.contains(&line) {
             continue;
         }
-        lines.push(line);
+        broken.push(line);
         let first =
             first_job(&file.source.text, tree, &span).map(|first| (Place::of(index, first), "first defined here"));
-        let message = format!("not valid TOML: {}", error.message());
-        note(Place::of(index, span), message, None, first);
+        let slip = syntax::explain(&file.source, span, error.message());
+        // Several lines may suffer from one.
+        let (line, _) = file.source.line_and_column(slip.span.start);
+        if !told.contains(&line) {
+            told.push(line);
+            note(Place::of(index, slip.span), slip.message, slip.help, first);
+        }
     }
-    lines
+    broken.extend(told);
+    broken
 }
 
 /// Where a job was defined before, if `duplicate` is the name of one in a second `[jobs.NAME]`.
@@ -197,10 +217,11 @@ fn doubtful(finding: &Finding, files: &[File], broken_lines: &[Vec<usize>]) -> b
     match finding.kind {
         Kind::Syntax => false,
         Kind::Missing => !broken.is_empty(),
-        Kind::Fault => finding
-            .place
-            .bytes
-            .is_some_and(|(start, _)| broken.contains(&files[finding.place.file].source.line_and_column(start).0)),
+        // What takes no bytes was put there by the parser.
+        Kind::Fault => finding.place.bytes.is_some_and(|(start, end)| {
+            let line = files[finding.place.file].source.line_and_column(start).0;
+            broken.contains(&line) || (start == end && !broken.is_empty())
+        }),
     }
 }
 
@@ -227,7 +248,7 @@ fn whole<'a>(reader: &'a Reader<'a>, roots: &[Section<'a>], path: &Path, broken:
     let mut drafts: Vec<Draft> =
         jobs(reader, roots).iter().filter_map(|(name, item)| job::read(name, item, &store)).collect();
     drafts.sort_by(|a, b| a.job.name.cmp(&b.job.name));
-    if roots.iter().all(|root| root.item("jobs").is_none()) && !broken {
+    if roots.iter().all(|root| root.item("jobs").is_none() && !root.misspells(&["jobs"])) && !broken {
         let help = format!("add [jobs.NAME] to {}, or to a file in {JOBS_FOLDER}", path.display());
         reader.missing(Place::whole(0), "there is no job", help);
     }

@@ -112,7 +112,7 @@ impl Kind {
             Self::Secret
         } else if key == "http" {
             Self::Webhook
-        } else if key == "url" || key == "urls" {
+        } else if key == "url" || key == "urls" || key == "management_url" {
             Self::Url
         } else {
             Self::Plain

@@ -53,7 +53,7 @@ pub fn read(job: &Section<'_>, name: &str) -> Queues {
     match (&short, &long) {
         (None, None) => {
             let help = format!("add queue = \"NAME\", or a table [[jobs.{}.queues]] for each", mask::quote(name));
-            job.reader().missing(job.place, "this job has no queue", help);
+            job.lacks(&["queue", "queues"], job.place, "this job has no queue", help);
         }
         (Some(short), Some(long)) => {
             let help = "`queue` is short for one entry of `queues`: keep one of them";
@@ -108,7 +108,7 @@ fn one(section: &Section<'_>, read: &mut Queues) {
     let item = section.item("name");
     section.rule(Rule::One(&["name"]));
     if item.is_none() {
-        section.reader().missing(section.place, "this queue has no name", "add name = \"NAME\"");
+        section.lacks(&["name"], section.place, "this queue has no name", "add name = \"NAME\"");
     }
     let queue = Queue {
         weight: section.get("weight", 1, |item| item.integer(1..=1000)).value,

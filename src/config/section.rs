@@ -12,7 +12,7 @@ use super::item::Item;
 use super::mask;
 use super::place::Place;
 use super::report::{Finding, Kind, Level};
-use super::shape::Shape;
+use super::shape::{Shape, nearest};
 use super::sketch::{Pass, Rule, Want};
 
 /// What all sections of one reading share.
@@ -35,6 +35,8 @@ pub struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
     /// Its node, in a sketch.
     node: Option<usize>,
+    /// Which keys it may have; `None` in a sketch.
+    shape: Option<&'static Shape>,
     /// Its key, or the place of the table above it where it is not written.
     pub place: Place,
     /// False where something else stands in place of the table: that is noted, and what it lacks is not missing.
@@ -145,13 +147,13 @@ impl<'a> Section<'a> {
                 reader.error(place, format!("unknown key `{name}`"), shape.mend(key.get_ref()));
             }
         }
-        Self { reader, table: Some(table), node: None, place, good: true }
+        Self { reader, table: Some(table), node: None, shape: Some(shape), place, good: true }
     }
 
     /// A table of a sketch.
     pub fn sketched(reader: &'a Reader<'a>, pass: Pass<'a>, node: usize, shape: &'static Shape) -> Self {
         pass.sketch.want(node, Want::Table(shape));
-        Self { reader, table: None, node: Some(node), place: Place::whole(0), good: true }
+        Self { reader, table: None, node: Some(node), shape: None, place: Place::whole(0), good: true }
     }
 
     /// Says what cannot be seen from the reading of single keys, for the schema.
@@ -164,6 +166,22 @@ impl<'a> Section<'a> {
     /// Where to note what is wrong.
     pub fn reader(&self) -> &'a Reader<'a> {
         self.reader
+    }
+
+    /// Notes that none of these keys stands here, unless one of them is here with a slip of the pen: that is told already.
+    pub fn lacks(&self, keys: &[&'static str], place: Place, message: impl Into<String>, help: impl Into<String>) {
+        if !self.misspells(keys) {
+            self.reader.missing(place, message, help);
+        }
+    }
+
+    /// Whether an unknown key stands here that was probably meant as one of these.
+    pub fn misspells(&self, keys: &[&'static str]) -> bool {
+        let Some(shape) = self.shape else { return false };
+        let is_meant = |key: &str| {
+            !shape.keys.contains(&key) && nearest(key, shape.keys).is_some_and(|meant| keys.contains(&meant))
+        };
+        self.table.is_some_and(|table| table.keys().any(|key| is_meant(key.get_ref())))
     }
 
     /// The value of a key.

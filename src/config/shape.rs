@@ -20,7 +20,16 @@ pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] }
 /// `[broker]`
 pub const BROKER: Shape = Shape {
     name: "[broker]",
-    keys: &["urls", "password_file", "heartbeat", "connect_timeout", "reconnect", "delay_queues", "tls"],
+    keys: &[
+        "urls",
+        "password_file",
+        "heartbeat",
+        "connect_timeout",
+        "reconnect",
+        "delay_queues",
+        "management_url",
+        "tls",
+    ],
 };
 /// `reconnect = { ... }`
 pub const RECONNECT: Shape = Shape { name: "[broker.reconnect]", keys: &["initial", "max"] };
@@ -142,6 +151,29 @@ pub const ALL: [&Shape; 20] = [
     &DEAD_LETTER,
 ];
 
+/// What other programs of this kind call a thing, where they would write it, and what we do.
+const FOREIGN: [(&[&str], &[&Shape], &str); 7] = [
+    (&["retries", "max_retries", "attempts", "tries"], &[&ROOT, &JOB, &HANDLER], "`max_attempts` in [jobs.NAME.retry]"),
+    (&["workers", "threads", "processes", "parallelism"], &[&ROOT, &JOB, &HANDLER], "`concurrency` in [jobs.NAME]"),
+    (
+        &["host", "hostname", "port", "user", "username", "vhost"],
+        &[&ROOT, &BROKER],
+        "urls = [\"amqp://USER:PASSWORD@HOST:PORT/VHOST\"] in [broker]",
+    ),
+    (
+        &["dlq", "dlx", "dead_letter_queue", "dead_letter_exchange"],
+        &[&JOB, &QUEUE],
+        "`queue` in [jobs.NAME.dead_letter]",
+    ),
+    (&["delay", "backoff", "retry_delay"], &[&JOB, &HANDLER, &RETRY], "`initial` in [jobs.NAME.retry]"),
+    (
+        &["log", "logging", "log_level", "loglevel"],
+        &[&ROOT],
+        "nothing here: the environment variable RUST_LOG says what is logged",
+    ),
+    (&["database", "db", "sqlite"], &[&ROOT, &STORE], "`path` in [store]"),
+];
+
 impl Shape {
     /// What to say about a key that this table does not have.
     pub fn mend(&self, key: &str) -> String {
@@ -154,7 +186,10 @@ impl Shape {
         if in_job(self.name) && homes.iter().any(|name| in_job(name)) {
             homes.retain(|name| in_job(name));
         }
-        if homes.is_empty() {
+        let foreign = FOREIGN.iter().find(|(words, places, _)| words.contains(&key) && places.contains(&self));
+        if let (true, Some((.., ours))) = (homes.is_empty(), foreign) {
+            format!("write {ours}")
+        } else if homes.is_empty() {
             format!("allowed in {}: {}", self.name, self.keys.join(", "))
         } else {
             format!("`{key}` belongs in {}", homes.join(" or "))
@@ -231,6 +266,9 @@ mod tests {
         assert_eq!(RETRY.mend("prefetch"), "`prefetch` belongs in [jobs.NAME]");
         assert_eq!(JOB.mend("timeout"), "`timeout` belongs in [jobs.NAME.handler]");
         assert_eq!(STORE.mend("timeout"), "`timeout` belongs in [shutdown] or [jobs.NAME.handler]");
+        assert_eq!(JOB.mend("retries"), "write `max_attempts` in [jobs.NAME.retry]");
+        assert_eq!(BROKER.mend("port"), "write urls = [\"amqp://USER:PASSWORD@HOST:PORT/VHOST\"] in [broker]");
+        assert_eq!(HTTP.mend("port"), "allowed in [http]: listen");
         assert_eq!(ACK.mend("flush"), "allowed in [jobs.NAME.ack]: batch, interval");
     }
 }

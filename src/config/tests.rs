@@ -16,6 +16,7 @@ mod handlers;
 mod schema;
 mod secrets;
 mod security;
+mod seeded;
 mod shipped;
 
 /// A folder with a main file and files in `jobs.d`.

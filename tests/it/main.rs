@@ -12,6 +12,7 @@ mod cli;
 mod compress;
 mod dead;
 mod deleted;
+mod doctor;
 mod documents;
 mod doubt;
 mod failpoints;

@@ -8,7 +8,7 @@ use amiquip::{Auth, Connection, ConnectionOptions, Error, IoStream};
 use super::{FRAME_MAX, Link, dial, server_name, tuning};
 use crate::broker::deadline::cut_after;
 use crate::broker::error::{ACCESS_REFUSED, BrokerError, connection_closed, describe, system};
-use crate::broker::secure::{Security, TlsStream, version};
+use crate::broker::secure::{Security, TlsStream, validity, version};
 use crate::broker::socket::prepare;
 use crate::broker::wire::{Ending, Guarded, Violation};
 use crate::config::{self, BrokerHost, Login};
@@ -36,12 +36,12 @@ impl Attempt<'_> {
         prepare(&socket, self.config.heartbeat).map_err(|error| self.unreachable(system(&error)))?;
         let Some(security) = self.security else {
             let stream = self.stream(&socket)?;
-            return self.log_in(socket, stream, None);
+            return self.log_in(socket, stream);
         };
         let tls = security.handshake(&socket, self.host, deadline, timeout)?;
-        let version = version(&tls);
+        let (version, certificate) = (version(&tls), validity(&tls));
         let stream = TlsStream::new(self.stream(&socket)?, tls);
-        self.log_in(socket, stream, Some(version))
+        Ok(Link { tls: Some(version), certificate, ..self.log_in(socket, stream)? })
     }
 
     /// The socket for the library. It does not block from here on.
@@ -51,7 +51,7 @@ impl Attempt<'_> {
     }
 
     /// The AMQP handshake. `socket` is the one below `stream`.
-    fn log_in(&self, socket: TcpStream, stream: impl IoStream, tls: Option<&'static str>) -> Result<Link, BrokerError> {
+    fn log_in(&self, socket: TcpStream, stream: impl IoStream) -> Result<Link, BrokerError> {
         let (host, timeout) = (self.host, self.config.connect_timeout);
         // No timeout of the library's own: it looks at the clock only while nothing arrives, and it reports a timeout
         // during the login as a wrong password.
@@ -73,8 +73,9 @@ impl Attempt<'_> {
                 socket,
                 host: host.to_string(),
                 vhost: host.vhost.clone(),
-                tls,
                 frame_max: seen.frame_max(),
+                tls: None,
+                certificate: None,
             }),
             Err(error) if !overdue => Err(self.failed(&error, seen.ending())),
             Err(Error::InvalidCredentials) => {

@@ -47,6 +47,7 @@ fn config(address: SocketAddr, host: &str, tls: Tls) -> Broker {
         heartbeat: Duration::ZERO,
         connect_timeout: Duration::from_secs(5),
         delay_queues: QueueKind::Quorum,
+        management: None,
         reconnect: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(1) },
         tls,
     }

@@ -12,8 +12,8 @@ handler.discard = false => 3:19 write discard = true
 handler.discard = 1 => 3:19 must be a boolean, not an integer
 handler = { discard = true, command = ["x"] } => 3:29 `command` is a second handler
 handler = { discard = true, timeout = "5s" } => 3:29 a `discard` handler has no `timeout`
-handler.workers = ["x"] => 3:1 this job has no handler => 3:9 did you mean `worker`?
-handler.comand = ["x"] => 3:1 this job has no handler => 3:9 did you mean `command`?
+handler.workers = ["x"] => 3:9 did you mean `worker`?
+handler.comand = ["x"] => 3:9 did you mean `command`?
 handler.command = "/bin/thumb -q 80" => 3:19 write ["/bin/thumb", "-q", "80"]
 handler.command = "a | b" => 3:19 for a shell write ["sh", "-c", "..."]
 handler.command = [] => 3:19 `command` is empty

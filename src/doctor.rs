@@ -1,0 +1,93 @@
+//! `warrend check --online`: looks at the broker, the store and the unit, and says what does not fit the configuration.
+//!
+//! `look` asks, the other modules judge what was seen, a file for each subject; what they say is data (`finding`). Nothing is
+//! changed anywhere: queues are declared passively, rights are probed with requests that the broker cannot carry out, the
+//! management API is only read, and the store is not opened.
+
+mod broker;
+mod finding;
+mod look;
+mod permissions;
+mod queues;
+mod seen;
+mod store;
+mod unit;
+mod version;
+
+use std::path::Path;
+
+use crate::broker::BrokerError;
+use crate::config::Config;
+use crate::control::{self, Answer, Request};
+use crate::task::UnixMillis;
+pub use finding::{Area, Finding, Level, Mend};
+use queues::Scene;
+
+/// What came of an examination.
+pub struct Diagnosis {
+    /// In the order of their areas.
+    pub findings: Vec<Finding>,
+    /// Whether any of the hosts let us in.
+    pub reached: bool,
+}
+
+/// Examines everything that a daemon with this configuration would use. `path`: the main file.
+pub fn examine(config: &Config, path: &Path) -> Diagnosis {
+    let root = Path::new("/");
+    let unit = unit::Unit::find(root, path);
+    let readable = with_readable_password(config, unit.as_ref());
+    let seen = look::look(&readable);
+    let reached = seen.hosts.iter().any(|host| host.answer.is_ok());
+    let server = seen.hosts.iter().find_map(|host| host.answer.as_ref().ok()).map(|greeting| greeting.server.as_str());
+    let now = u64::try_from(UnixMillis::now().0 / 1000).unwrap_or(0);
+    let mut findings = broker::judge_hosts(&config.broker, &seen.hosts, now);
+    let own_certificate = config.broker.tls.identity.as_ref().map(|files| files.cert_file.as_path());
+    findings.extend(broker::judge_own_certificate(own_certificate, now));
+    findings.extend(broker::judge_office(&config.broker, &seen.office));
+    findings.extend(seen.inside.cut_short.as_ref().map(cut_short));
+    if reached {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let scene = Scene {
+            config,
+            inside: &seen.inside,
+            version: server.and_then(version::number),
+            machine: &machine,
+            own: own_consumers(config),
+        };
+        findings.extend(queues::judge(&scene));
+        findings.extend(permissions::judge(config, &seen.inside, &seen.office));
+    }
+    let daemon = unit.as_ref().map(|unit| unit.user().map_or(Some(0), |name| user_id(root, name)));
+    findings.extend(store::judge(&store::look(&config.store, daemon.flatten())));
+    findings.extend(unit::judge(config, unit.as_ref(), path));
+    findings.sort_by_key(|finding| finding.area);
+    Diagnosis { findings, reached }
+}
+
+fn cut_short(error: &BrokerError) -> Finding {
+    Finding::new(Area::Broker, Level::Error, "cut-short", format!("not everything was seen: {error}"))
+        .or("run the check again")
+}
+
+/// Where `password_file` is a credential of a service that does not run, the file that systemd takes it from.
+fn with_readable_password(config: &Config, unit: Option<&unit::Unit>) -> Config {
+    let mut config = config.clone();
+    let missing = config.broker.password_file.as_ref().is_some_and(|path| !path.exists());
+    if missing && let Some(source) = unit.and_then(|unit| unit::credential_source(&config, unit)) {
+        config.broker.password_file = Some(source);
+    }
+    config
+}
+
+/// How many consumers each queue has from the daemon that answers on our socket: one. `None` where none answers.
+fn own_consumers(config: &Config) -> Option<u32> {
+    let answer = control::ask(&config.control.socket, &Request::Status);
+    matches!(answer, Ok(Answer::Status(_))).then_some(1)
+}
+
+/// The id of a user by his name.
+fn user_id(root: &Path, name: &str) -> Option<u32> {
+    let users = std::fs::read_to_string(root.join("etc/passwd")).ok()?;
+    let line = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split(':').nth(1)?.parse().ok()
+}
