@@ -62,6 +62,8 @@ pub struct Config {
     pub http: Web,
     /// `[shutdown]`
     pub shutdown: Shutdown,
+    /// `[log]`
+    pub log: Log,
     /// `[jobs.NAME]`, in the order of their names.
     pub jobs: Vec<Job>,
 }
@@ -213,6 +215,26 @@ pub struct Web {
 pub struct Shutdown {
     /// How long running handlers may finish.
     pub timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// What a line looks like.
+    pub format: LogFormat,
+    /// The least grave that is told, where the environment does not say otherwise.
+    pub level: log::LevelFilter,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A sentence, for people.
+    Text,
+    /// `name=value` for each field.
+    Logfmt,
+    /// An object.
+    Json,
 }
 
 /// `[jobs.NAME]`

@@ -35,6 +35,8 @@ const EMPTY_POLL: Duration = Duration::from_millis(100);
 const SETTLING: Duration = Duration::from_secs(3);
 /// How often it is asked whether they have.
 const SETTLING_POLL: Duration = Duration::from_millis(20);
+/// How late at most it is told how often something was not told.
+const LOG_POLL: Duration = Duration::from_secs(10);
 /// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -203,7 +205,7 @@ impl Daemon {
             let patience = match settling {
                 Some(_) => SETTLING_POLL,
                 None if until_empty => EMPTY_POLL,
-                None => self.watchdog.interval(),
+                None => self.watchdog.interval().min(LOG_POLL),
             };
             match signals.recv_timeout(patience) {
                 Ok(Signal::Stop) => break,
@@ -214,6 +216,7 @@ impl Daemon {
                 }
             }
             self.watchdog.feed();
+            log::logger().flush();
             // Twice in a row: between two questions of the first time a message may have moved from one job's queue to
             // another's.
             empty = if until_empty && self.panel.is_empty() { empty + 1 } else { 0 };

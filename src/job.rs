@@ -241,11 +241,11 @@ impl Job {
                 Exit::Stalled => self.on_stalled(),
                 Exit::StoreFailed(error) => {
                     // Without look-ups nothing may run.
-                    error!("job {}: {error}", self.config.name);
+                    error!(job = &*self.config.name; "job {}: {error}", self.config.name);
                     break Err(error);
                 }
                 Exit::LostWorker => {
-                    error!("job {}: one of its worker threads died, which is a bug", self.config.name);
+                    error!(job = &*self.config.name; "job {}: one of its worker threads died, which is a bug", self.config.name);
                     break Ok(());
                 }
                 Exit::Linked(_) => unreachable!("a session does not connect"),

@@ -59,10 +59,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Check { online, format } => check(&path, *online, *format, &mut out),
         Command::Run { until_empty } => {
-            let loaded = load_to_run(&path)?;
-            logging::start();
+            let loaded = load_whole(&path)?;
+            logging::start(&loaded.config.log, has_color(&std::io::stderr()));
+            tell(&loaded.warnings);
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
-            cli::run::run(loaded, *until_empty)
+            last_words(cli::run::run(loaded.config, *until_empty))
         }
         Command::Status(options) => {
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
@@ -114,11 +115,26 @@ fn load(path: &Path) -> Result<config::Config, Failure> {
     load_whole(path).map(|loaded| loaded.config)
 }
 
-/// [`load`] that prints the warnings too.
-fn load_to_run(path: &Path) -> Result<config::Config, Failure> {
-    let loaded = load_whole(path)?;
-    print(&loaded.warnings);
-    Ok(loaded.config)
+/// Warnings of a daemon that starts: with their lines and carets for people, and else as everything that it tells.
+fn tell(warnings: &config::Report) {
+    if logging::is_for_people() {
+        print(warnings);
+    } else {
+        warnings.sentences().for_each(|warning| log::warn!("{warning}"));
+    }
+}
+
+/// Ends the log. What the daemon ended with belongs into it, where it is read by programs.
+fn last_words(ended: Result<Exit, Failure>) -> Result<Exit, Failure> {
+    let ended = ended.map_err(|failure| {
+        if logging::is_for_people() || failure.text.is_empty() {
+            return failure;
+        }
+        log::error!("{}", failure.text);
+        Failure::new(failure.exit, String::new())
+    });
+    logging::finish();
+    ended
 }
 
 fn load_whole(path: &Path) -> Result<config::Loaded, Failure> {

@@ -1,13 +1,15 @@
-//! `[store]`, `[control]`, `[http]` and `[shutdown]`.
+//! `[store]`, `[control]`, `[http]`, `[shutdown]` and `[log]`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use log::LevelFilter;
 
 use super::item::{Item, Limits};
 use super::section::{Got, Section};
 use super::sketch::Want;
 use super::value::{LONGEST, days, millis, secs};
-use super::{Control, Shutdown, Store, Synchronous, Web};
+use super::{Control, Log, LogFormat, Shutdown, Store, Synchronous, Web};
 
 /// Any duration above zero.
 pub const ABOVE_ZERO: Limits = Limits::new(millis(1), LONGEST);
@@ -87,4 +89,19 @@ fn address(item: Item<'_>) -> Option<SocketAddr> {
 /// Reads `[shutdown]`.
 pub fn shutdown(section: &Section<'_>) -> Shutdown {
     Shutdown { timeout: section.get("timeout", secs(25), |item| item.duration(ANY)).value }
+}
+
+/// Reads `[log]`.
+pub fn log(section: &Section<'_>) -> Log {
+    let formats = [("text", LogFormat::Text), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
+    let levels = [
+        ("error", LevelFilter::Error),
+        ("warn", LevelFilter::Warn),
+        ("info", LevelFilter::Info),
+        ("debug", LevelFilter::Debug),
+    ];
+    Log {
+        format: section.get("format", LogFormat::Text, |item| item.choice(&formats)).value,
+        level: section.get("level", LevelFilter::Info, |item| item.choice(&levels)).value,
+    }
 }

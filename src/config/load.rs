@@ -245,6 +245,7 @@ fn whole<'a>(reader: &'a Reader<'a>, roots: &[Section<'a>], path: &Path, broken:
     let control = general::control(&main.section("control", &shape::CONTROL));
     let http = general::http(&main.section("http", &shape::HTTP));
     let shutdown = general::shutdown(&main.section("shutdown", &shape::SHUTDOWN));
+    let log = general::log(&main.section("log", &shape::LOG));
     let mut drafts: Vec<Draft> =
         jobs(reader, roots).iter().filter_map(|(name, item)| job::read(name, item, &store)).collect();
     drafts.sort_by(|a, b| a.job.name.cmp(&b.job.name));
@@ -253,7 +254,7 @@ fn whole<'a>(reader: &'a Reader<'a>, roots: &[Section<'a>], path: &Path, broken:
         reader.missing(Place::whole(0), "there is no job", help);
     }
     across(reader, &drafts);
-    Config { broker, store, control, http, shutdown, jobs: drafts.into_iter().map(|draft| draft.job).collect() }
+    Config { broker, store, control, http, shutdown, log, jobs: drafts.into_iter().map(|draft| draft.job).collect() }
 }
 
 /// The jobs of all files. One that two files define is noted, and only the first of them kept.

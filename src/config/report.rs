@@ -145,6 +145,15 @@ impl Report {
         text
     }
 
+    /// Each entry as one sentence with its place, for the log.
+    pub fn sentences(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().map(|entry| {
+            let line = entry.spot.line.as_ref().map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
+            let help = entry.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
+            format!("{}{line}: {}{help}", entry.spot.file, entry.message)
+        })
+    }
+
     /// A JSON array of objects with `level` (`error` or `warning`), `file`, `line`, `column`, `message` and `help`;
     /// the last four of them null where there is none. Line and column count from 1, the column in characters.
     pub fn to_json(&self) -> serde_json::Value {

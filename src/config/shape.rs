@@ -14,7 +14,7 @@ pub struct Shape {
 
 /// The file itself.
 pub const ROOT: Shape =
-    Shape { name: "the main file", keys: &["broker", "store", "control", "http", "shutdown", "jobs"] };
+    Shape { name: "the main file", keys: &["broker", "store", "control", "http", "shutdown", "log", "jobs"] };
 /// A file of `jobs.d`.
 pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] };
 /// `[broker]`
@@ -43,6 +43,8 @@ pub const CONTROL: Shape = Shape { name: "[control]", keys: &["socket"] };
 pub const HTTP: Shape = Shape { name: "[http]", keys: &["listen"] };
 /// `[shutdown]`
 pub const SHUTDOWN: Shape = Shape { name: "[shutdown]", keys: &["timeout"] };
+/// `[log]`
+pub const LOG: Shape = Shape { name: "[log]", keys: &["format", "level"] };
 /// `[jobs.NAME]`
 pub const JOB: Shape = Shape {
     name: "[jobs.NAME]",
@@ -128,7 +130,7 @@ pub const KILL_SWITCH: Shape =
 pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "type", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
-pub const ALL: [&Shape; 20] = [
+pub const ALL: [&Shape; 21] = [
     &ROOT,
     &BROKER,
     &RECONNECT,
@@ -137,6 +139,7 @@ pub const ALL: [&Shape; 20] = [
     &CONTROL,
     &HTTP,
     &SHUTDOWN,
+    &LOG,
     &JOB,
     &QUEUE,
     &BINDING,

@@ -28,6 +28,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use self::pump::{Attended, Ending, Limits, Process, Run};
+use super::process::output::{Label, Source};
 use super::process::spawn::Program;
 use super::process::stream::Kept;
 use super::process::{BROKEN, STOPPED, killed_by, output, with_stderr};
@@ -60,7 +61,7 @@ impl CommandHandler {
     }
 
     /// `label` names the run in the log; without it nothing is logged, and stdout is not even read.
-    fn run_labelled(&self, input: &Input<'_>, stop: &Stop, label: Option<String>) -> Answer {
+    fn run_labelled(&self, input: &Input<'_>, stop: &Stop, label: Option<Label>) -> Answer {
         let program = match &self.program {
             Ok(program) => program,
             Err(error) => return Outcome::Broken(error.clone()).into(),
@@ -108,9 +109,9 @@ impl CommandHandler {
     }
 
     /// Names a run in the log.
-    fn label(&self, task: &Task) -> String {
-        let key = task.key.as_ref().map_or_else(|| "-".to_owned(), |key| output::escape(&key.to_text()));
-        format!("job {}, key {key}", self.context.job)
+    fn label(&self, task: &Task) -> Label {
+        let key = task.key.as_ref().map(|key| output::escape(&key.to_text()));
+        Label { job: self.context.job.clone(), source: Source::Message(key) }
     }
 }
 

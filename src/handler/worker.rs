@@ -175,7 +175,7 @@ impl WorkerHandler {
             Some(_) => self.failed(Restart::Exited),
             None => self.failed(Restart::Protocol),
         }
-        log::debug!("job {}: a worker process ended between two batches", self.context.job);
+        log::debug!(job = &*self.context.job; "job {}: a worker process ended between two batches", self.context.job);
         Ok(())
     }
 
@@ -243,7 +243,7 @@ impl WorkerHandler {
     }
 
     fn dismiss(&mut self, mut process: Process, reason: Restart) {
-        log::debug!("job {}: a worker process is replaced ({})", self.context.job, reason.as_str());
+        log::debug!(job = &*self.context.job; "job {}: a worker process is replaced ({})", self.context.job, reason.as_str());
         self.restarts.push(reason);
         process.close_requests();
         self.leaving = Some((process, Instant::now() + self.config.program.kill_grace));
@@ -318,7 +318,7 @@ impl WorkerHandler {
             Trouble::Protocol(what) => {
                 self.failed(Restart::Protocol);
                 let said = format!("the worker broke the protocol: {what}");
-                log::warn!("job {}: {said}", self.context.job);
+                log::warn!(job = &*self.context.job; "job {}: {said}", self.context.job);
                 if not_begun {
                     return Err(NotBegun(with_stderr(&said, &ended.stderr)));
                 }

@@ -45,7 +45,7 @@ impl Job {
                 declared.backoff.reset();
                 declared.due = None;
                 if declared.lacking.take().is_some() {
-                    info!("job {}: the broker has all that the job needs", self.config.name);
+                    info!(job = &*self.config.name; "job {}: the broker has all that the job needs", self.config.name);
                     self.subscriptions.hasten(self.now);
                 }
                 Ok(())
@@ -54,7 +54,7 @@ impl Job {
                 let text = error.to_string();
                 // One line when it begins, not one for every try.
                 if self.declared.lacking.as_ref() != Some(&text) {
-                    warn!("job {}: {text}; trying again", self.config.name);
+                    warn!(job = &*self.config.name; "job {}: {text}; trying again", self.config.name);
                 }
                 let pause = self.declared.backoff.next(fastrand::f64());
                 (self.declared.lacking, self.declared.due) = (Some(text), Some(Instant::now() + pause));

@@ -45,7 +45,7 @@ impl Job {
         // record makes the next start publish it.
         let forwarded = census.forwarding == 0 || self.now >= until + LAST_COPIES;
         if (recorded && forwarded) || self.now >= until + LAST_WORDS {
-            debug!("job {}: drained, {census:?}", self.config.name);
+            debug!(job = &*self.config.name; "job {}: drained, {census:?}", self.config.name);
             return Err(Exit::Drained);
         }
         Ok(())

@@ -124,7 +124,7 @@ impl Job {
         match spawned {
             Ok(_) => self.linking.state = State::Trying,
             Err(error) => {
-                warn!("job {}: cannot start a thread to connect: {error}", self.config.name);
+                warn!(job = &*self.config.name; "job {}: cannot start a thread to connect: {error}", self.config.name);
                 let delay = self.linking.backoff.next(fastrand::f64());
                 self.linking.wait(delay);
             }
@@ -153,7 +153,7 @@ impl Job {
             if let Err(exit) = self.declare(session) {
                 return exit;
             }
-            info!("job {}: connected to {server} at {host}", self.config.name);
+            info!(job = &*self.config.name; "job {}: connected to {server} at {host}", self.config.name);
             // Due at once: nobody is told of a running job whose queues are declared and not yet consumed.
             self.now = Instant::now();
             self.subscriptions.start(self.now);
@@ -188,7 +188,7 @@ impl Job {
         let text = error.to_string();
         // One line when it begins, not one for every try.
         if self.trouble.as_deref() != Some(&text) {
-            warn!("job {}: {text}; trying again", self.config.name);
+            warn!(job = &*self.config.name; "job {}: {text}; trying again", self.config.name);
         }
         self.trouble = Some(text);
     }

@@ -155,7 +155,7 @@ impl Job {
                     // Most often the caller has gone. Running the handler again would not bring it back.
                     Err(error) => {
                         self.counters.replies_lost += 1;
-                        warn!("job {}: a reply reached nobody: {error}", self.config.name);
+                        warn!(job = &*self.config.name; "job {}: a reply reached nobody: {error}", self.config.name);
                     }
                 }
                 self.machine.finished(ticket, ended, self.at);

@@ -82,7 +82,7 @@ impl Job {
         auto.turned_around(began.elapsed() + self.config.ack.interval);
         (self.prefetch.measure, self.prefetch.served) = (self.now + MEASURE, false);
         if let Some(prefetch) = auto.adjust(self.now) {
-            info!("job {}: prefetch {} instead of {}", self.config.name, prefetch, self.prefetch.now);
+            info!(job = &*self.config.name; "job {}: prefetch {} instead of {}", self.config.name, prefetch, self.prefetch.now);
             self.prefetch.now = prefetch;
             self.machine.set_policy(ack_policy(&self.config, prefetch));
             self.subscriptions.renew();

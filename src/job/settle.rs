@@ -15,7 +15,7 @@ impl Job {
     /// Restores the invariants after every event: what may run runs, then record, publish, acknowledge.
     pub(super) fn settle(&mut self, mut session: Option<&mut Session<'_>>) -> Result<(), Exit> {
         if self.gate.tick(self.now) {
-            info!("job {}: probing the handler with one message", self.config.name);
+            info!(job = &*self.config.name; "job {}: probing the handler with one message", self.config.name);
             self.subscriptions.start(self.now);
         }
         self.keep_phase();
@@ -82,7 +82,7 @@ impl Job {
                 self.counters.last_error = Some((self.at, reason.clone()));
                 // One line when it begins, not one for every copy and every try.
                 if self.refusals.refused(self.now, published.ticket, reason.clone()) {
-                    warn!("job {}: {reason}; trying again", self.config.name);
+                    warn!(job = &*self.config.name; "job {}: {reason}; trying again", self.config.name);
                 }
             }
         }

@@ -34,7 +34,7 @@ impl Job {
             return Ok(());
         }
         for problem in self.stall_problems() {
-            warn!("job {}: {problem}", self.config.name);
+            warn!(job = &*self.config.name; "job {}: {problem}", self.config.name);
         }
         Err(Exit::Stalled)
     }

@@ -126,7 +126,8 @@ impl Job {
 
     /// The broker ended a consumer: the queue was deleted, or its leader moved. That is normal life.
     pub(super) fn on_cancelled(&mut self, queue: QueueIndex) {
-        warn!("job {}: the broker ended the consumer of {}", self.config.name, queue_name(&self.config, queue));
+        let (job, name) = (&*self.config.name, queue_name(&self.config, queue));
+        warn!(job, queue = name; "job {job}: the broker ended the consumer of {name}");
         let subscription = &mut self.subscriptions.queues[queue];
         (subscription.due, subscription.doubtful) = (Some(Instant::now()), true);
         self.stalls.unsubscribed(queue);
@@ -137,7 +138,8 @@ impl Job {
             if session.is_subscribed(queue) {
                 session.unsubscribe(queue).map_err(Exit::Lost)?;
                 self.stalls.unsubscribed(queue);
-                info!("job {}: stopped consuming {}", self.config.name, queue_name(&self.config, queue));
+                let (job, name) = (&*self.config.name, queue_name(&self.config, queue));
+                info!(job, queue = name; "job {job}: stopped consuming {name}");
             }
         }
         // What came before the broker confirmed is handed back as it is read.

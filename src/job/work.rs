@@ -1,9 +1,11 @@
 //! Step 2: tasks go to free workers and come back with an outcome.
 
-use log::{error, info, warn};
+use std::borrow::Cow;
+
+use log::{debug, error, info, warn};
 
 use super::workers::{Batch, Finished};
-use super::{Job, Phase};
+use super::{Job, Phase, queue_name};
 use crate::config::{Handler, InDoubt};
 use crate::policy::gate::{Allowed, Turn};
 use crate::policy::inflight::Ended;
@@ -128,11 +130,11 @@ impl Job {
         match self.gate.ended(self.now, ticket, &outcome) {
             Turn::None => {}
             Turn::Opened => {
-                info!("job {}: the handler works again", self.config.name);
+                info!(job = &*self.config.name; "job {}: the handler works again", self.config.name);
                 self.subscriptions.renew();
             }
             Turn::Closed => {
-                error!("job {} pauses, {}", self.config.name, self.gate.explain().unwrap_or_default());
+                error!(job = &*self.config.name; "job {} pauses, {}", self.config.name, self.gate.explain().unwrap_or_default());
                 self.hand_back_queued();
             }
         }
@@ -166,6 +168,12 @@ impl Job {
     }
 
     pub(super) fn done(&mut self, ticket: Ticket, task: &Task, reply: Option<Reply>) {
+        let (job, attempt) = (&*self.config.name, task.attempt);
+        debug!(
+            job, queue = queue_name(&self.config, task.queue), key = key_text(task), attempt,
+            duration_ms = self.duration_ms(ticket);
+            "job {job}: attempt {attempt} of {} is done", key_text(task)
+        );
         self.counters.done += 1;
         self.timing.done(self.at, task);
         self.rate.add(self.now, 1);
@@ -174,27 +182,45 @@ impl Job {
     }
 
     pub(super) fn fail(&mut self, ticket: Ticket, task: &Task, failed: FailedAttempt) {
-        let (job, error) = (&self.config.name, failed.failure.error.escape_debug());
-        let class = failed.failure.class;
-        // "failed (failed)" would say nothing twice.
-        let class = if class == ErrorClass::Failed { String::new() } else { format!(" ({})", class.as_str()) };
-        let key = task.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.to_text().escape_debug().to_string());
+        self.log_failure(ticket, task, &failed);
         match failed.demand {
-            Demand::Retry { delay } => {
-                self.counters.retried += 1;
-                let delay = delay.as_secs();
-                info!("job {job}: attempt {} of {key} failed{class}, again in {delay} s: {error}", task.attempt);
-            }
-            Demand::Dead => {
-                self.counters.dead[failed.failure.class as usize] += 1;
-                let queue = &self.config.dead_letter.queue;
-                warn!("job {job}: attempt {} of {key} failed for good{class}, to {queue}: {error}", task.attempt);
-            }
+            Demand::Retry { .. } => self.counters.retried += 1,
+            Demand::Dead => self.counters.dead[failed.failure.class as usize] += 1,
         }
         self.counters.last_error = Some((self.at, failed.failure.error.clone()));
         let is_last = self.config.reply && failed.demand == Demand::Dead;
         let letter = if is_last { reply::failed(task, &failed.failure) } else { None };
         self.conclude(ticket, Ended::Failed(failed), letter);
+    }
+
+    fn log_failure(&self, ticket: Ticket, task: &Task, failed: &FailedAttempt) {
+        let (job, queue) = (&*self.config.name, queue_name(&self.config, task.queue));
+        let (attempt, error, class) = (task.attempt, &failed.failure.error, failed.failure.class);
+        let key = key_text(task);
+        // "failed (failed)" would say nothing twice.
+        let said = if class == ErrorClass::Failed { String::new() } else { format!(" ({})", class.as_str()) };
+        let (class, duration_ms) = (class.as_str(), self.duration_ms(ticket));
+        match failed.demand {
+            Demand::Retry { delay } => {
+                let delay_s = delay.as_secs();
+                info!(
+                    job, queue, key, attempt, class, duration_ms, delay_s;
+                    "job {job}: attempt {attempt} of {key} failed{said}, again in {delay_s} s: {error}"
+                );
+            }
+            Demand::Dead => {
+                let to = &self.config.dead_letter.queue;
+                warn!(
+                    job, queue, key, attempt, class, duration_ms;
+                    "job {job}: attempt {attempt} of {key} failed for good{said}, to {to}: {error}"
+                );
+            }
+        }
+    }
+
+    /// How long it ran; 0 where it did not.
+    fn duration_ms(&self, ticket: Ticket) -> u64 {
+        self.machine.run_time(ticket).map_or(0, |ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn hand_back(&mut self, ticket: Ticket) {
@@ -211,6 +237,11 @@ impl Job {
             self.hand_back(ticket);
         }
     }
+}
+
+/// The key for the log.
+fn key_text(task: &Task) -> Cow<'_, str> {
+    task.key.as_ref().map_or(Cow::Borrowed("-"), |key| key.to_text().into())
 }
 
 /// An attempt of which nobody knows how far it came.

@@ -158,6 +158,11 @@ impl InFlight {
         }
     }
 
+    /// How long the run took, as far as that was told.
+    pub fn run_time(&self, ticket: Ticket) -> Option<Duration> {
+        self.entries.get(&ticket).map(|entry| entry.ran)
+    }
+
     /// A run ended, or a queued task will never start.
     pub fn finished(&mut self, ticket: Ticket, ended: Ended, at: UnixMillis) {
         let Some(entry) = self.entries.get_mut(&ticket) else {

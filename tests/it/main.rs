@@ -23,6 +23,7 @@ mod hostile;
 mod http;
 mod install;
 mod lifecycle;
+mod logs;
 mod metrics;
 mod once;
 mod order;

@@ -86,11 +86,15 @@ pub const ENVIRONMENT: [(&str, &str); 5] = [
     ("WARREND_CONFIG", "The configuration, where `--config` does not name it."),
     (
         "RUST_LOG",
-        "What the daemon logs: `error`, `warn`, `info` (by default) or `debug`, which adds what handlers print.",
+        "What the daemon logs, in place of `log.level`: `error`, `warn`, `info` or `debug`, which adds what handlers print; or, by \
+         its parts, `warrend::handler=debug,info`.",
     ),
     ("NO_COLOR", "Set to anything, output has no colour; on what is no terminal it never has."),
     ("NOTIFY_SOCKET, WATCHDOG_USEC", "Set by systemd: where the daemon says that it is ready, and that it lives."),
-    ("JOURNAL_STREAM", "Set by systemd: log lines then have no time of their own."),
+    (
+        "JOURNAL_STREAM",
+        "Set by systemd: where it names the standard error, log lines have the journal's priorities, and no time of their own.",
+    ),
 ];
 
 /// Where things are.

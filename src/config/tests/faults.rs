@@ -56,6 +56,9 @@ const GENERAL: &str = r##"
 store = 3 => 1:9 `store` must be a table, not an integer
 [store]\ntimeout = "5s" => 2:1 belongs in [shutdown] or [jobs.NAME.handler]
 [shutdown]\ntimeout = "25 s" => 2:11 did you mean "25s"?
+[log]\nformat = "jsn" => 2:10 did you mean "json"? allowed: "text", "logfmt", "json"
+[log]\nlevel = "loud" => 2:9 allowed: "error", "warn", "info", "debug"
+[log]\nfile = "/var/log/warrend" => 2:1 allowed in [log]: format, level
 [control]\nsockett = "x" => 2:1 did you mean `socket`?
 [http]\nlisten = "localhost:9419" => 2:10 write an IP address and a port: "127.0.0.1:9419"
 [http]\nlisten = "127.0.0.1" => 2:10 "127.0.0.1" is no address to listen on

@@ -17,6 +17,7 @@ fn the_whole_file_says_what_the_defaults_are() {
     assert_eq!(whole.config.store, minimal.config.store);
     assert_eq!(whole.config.control, minimal.config.control);
     assert_eq!(whole.config.shutdown, minimal.config.shutdown);
+    assert_eq!(whole.config.log, minimal.config.log);
     assert_eq!(whole.config.jobs, minimal.config.jobs);
     assert!(whole.warnings.entries.is_empty() && minimal.warnings.entries.is_empty());
 }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::handler::Stop;
 use crate::handler::process::exec::StartError;
 use crate::handler::process::group::Group;
+use crate::handler::process::output::Label;
 use crate::handler::process::spawn::{Program, pipe_in, pipe_out};
 use crate::handler::process::stream::{Kept, Stream};
 
@@ -126,14 +127,14 @@ impl<'a> Run<'a> {
         metadata: &'a [u8],
         limits: Limits,
         stop: &'a Stop,
-        label: Option<String>,
+        label: Option<Label>,
     ) -> Self {
         Self {
             group: process.group,
             stdin: Feed { pipe: Some(process.stdin), rest: body },
             metadata: Feed { pipe: Some(process.metadata), rest: metadata },
-            stdout: Stream::new(process.stdout, label.as_ref().map(|label| format!("{label}, stdout"))),
-            stderr: Stream::new(Some(process.stderr), label.map(|label| format!("{label}, stderr"))),
+            stdout: Stream::new(process.stdout, label.clone().map(|label| (label, "stdout"))),
+            stderr: Stream::new(Some(process.stderr), label.map(|label| (label, "stderr"))),
             stop: Some(stop),
             kill_grace: limits.kill_grace,
             phase: Phase::Running,

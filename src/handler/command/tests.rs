@@ -116,6 +116,26 @@ impl Setup {
     }
 }
 
+/// Has what programs print logged as it is, in a process of its own.
+pub fn log_to_stderr() {
+    struct Plain;
+    impl log::Log for Plain {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.target() == "warrend::handler"
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                eprintln!("{}", record.args());
+            }
+        }
+
+        fn flush(&self) {}
+    }
+    log::set_logger(&Plain).expect("this process has no other");
+    log::set_max_level(log::LevelFilter::Debug);
+}
+
 /// Whether the process runs; a zombie does not.
 pub fn lives(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use log::Level;
 
+use crate::task::JobName;
+
 /// The log target of what handlers write; `RUST_LOG=warrend::handler=debug` shows it.
 const TARGET: &str = "warrend::handler";
 
@@ -19,9 +21,36 @@ pub fn is_logged() -> bool {
     log::log_enabled!(target: TARGET, Level::Debug)
 }
 
-/// Writes one line of a program to the log. `label` names the job, the key and the stream.
-pub fn log_line(label: &str, line: &str) {
-    log::debug!(target: TARGET, "{label}: {line}");
+/// Names what writes, in the log.
+#[derive(Debug, Clone)]
+pub struct Label {
+    /// The job.
+    pub job: JobName,
+    /// What runs for it.
+    pub source: Source,
+}
+
+/// What a line of the log is from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The run for a message with this key, or without one.
+    Message(Option<String>),
+    /// A worker process, by its id; which message made it print is not known.
+    Worker(u32),
+}
+
+/// Writes one line of a program to the log.
+pub fn log_line(Label { job, source }: &Label, stream: &str, line: &str) {
+    let job = &**job;
+    match source {
+        Source::Message(key) => {
+            let key = key.as_deref().unwrap_or("-");
+            log::debug!(target: TARGET, job, key, stream; "job {job}, key {key}, {stream}: {line}");
+        }
+        Source::Worker(worker) => {
+            log::debug!(target: TARGET, job, worker, stream; "job {job}, worker {worker}, {stream}: {line}");
+        }
+    }
 }
 
 /// The last bytes of a stream.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use super::output::{Lines, Tail, log_line};
+use super::output::{Label, Lines, Tail, log_line};
 
 /// Bytes read at one time.
 const CHUNK: usize = 16 * 1024;
@@ -29,15 +29,15 @@ pub struct Stream {
     /// Absent at its end.
     pipe: Option<OwnedFd>,
     tail: Tail,
-    /// The label and the lines; absent where nothing is logged.
-    log: Option<(String, Lines)>,
+    /// What names the lines, and the lines; absent where nothing is logged.
+    log: Option<((Label, &'static str), Lines)>,
     /// What came so far, and how much may come; absent where it is not wanted. One byte more shows that it was too much.
     kept: Option<(Vec<u8>, usize)>,
 }
 
 impl Stream {
-    /// `label` names the stream in the log; without it nothing is logged. `pipe` must not block.
-    pub fn new(pipe: Option<OwnedFd>, label: Option<String>) -> Self {
+    /// `label` names program and stream in the log; without it nothing is logged. `pipe` must not block.
+    pub fn new(pipe: Option<OwnedFd>, label: Option<(Label, &'static str)>) -> Self {
         Self { pipe, tail: Tail::default(), log: label.map(|label| (label, Lines::default())), kept: None }
     }
 
@@ -68,16 +68,16 @@ impl Stream {
             let room = (*most + 1).saturating_sub(kept.len());
             kept.extend_from_slice(&chunk[..read.min(room)]);
         }
-        if let Some((label, lines)) = &mut self.log {
-            lines.feed(&chunk[..read], |line| log_line(label, line));
+        if let Some(((label, name), lines)) = &mut self.log {
+            lines.feed(&chunk[..read], |line| log_line(label, name, line));
         }
         read
     }
 
     /// Allows as many log lines again.
     pub fn renew(&mut self) {
-        if let Some((label, lines)) = &mut self.log {
-            lines.renew(|line| log_line(label, line));
+        if let Some(((label, name), lines)) = &mut self.log {
+            lines.renew(|line| log_line(label, name, line));
         }
     }
 
@@ -94,8 +94,8 @@ impl Stream {
 
     /// Closes it; gives its tail, and what was kept.
     pub fn finish(self) -> (String, Kept) {
-        if let Some((label, lines)) = self.log {
-            lines.finish(|line| log_line(&label, line));
+        if let Some(((label, name), lines)) = self.log {
+            lines.finish(|line| log_line(&label, name, line));
         }
         let kept = match self.kept {
             None => Kept::Nothing,

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::handler::Stop;
+use crate::handler::process::output::Label;
 use crate::handler::process::stream::Stream;
 
 /// How often a process gets its share of log lines anew.
@@ -29,9 +30,9 @@ pub struct Logs {
 
 impl Logs {
     /// `label` names the process in the log; without it nothing is logged. Neither pipe may block.
-    pub fn start(label: Option<&str>, stdout: Option<OwnedFd>, stderr: OwnedFd) -> io::Result<Self> {
+    pub fn start(label: Option<&Label>, stdout: Option<OwnedFd>, stderr: OwnedFd) -> io::Result<Self> {
         let ended = Stop::new()?;
-        let stream = |pipe, name| Stream::new(pipe, label.map(|label| format!("{label}, {name}")));
+        let stream = |pipe, name| Stream::new(pipe, label.map(|label| (label.clone(), name)));
         let streams = [stream(stdout, "stdout"), stream(Some(stderr), "stderr")];
         let until = ended.clone();
         let thread = std::thread::Builder::new().name("logs".to_owned()).spawn(move || read(streams, &until))?;

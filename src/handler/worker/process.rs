@@ -15,6 +15,7 @@ use super::lines::{Filled, Lines};
 use super::logs::Logs;
 use super::results::{object, quote};
 use crate::handler::process::group::Group;
+use crate::handler::process::output::{Label, Source};
 use crate::handler::process::spawn::{Program, pipe_in, pipe_out};
 use crate::handler::process::{output, with_stderr};
 use crate::handler::{Context, Stop};
@@ -134,8 +135,8 @@ impl Process {
         let variables = std::ffi::CString::new(format!("WARREND_JOB={}", context.job));
         let group =
             program.start(variables.into_iter().collect(), its).map_err(|e| NoStart::Broken(program.explain(&e)))?;
-        let pid = group.leader().as_raw_nonzero();
-        let label = format!("job {}, worker {pid}", context.job);
+        let worker = group.leader().as_raw_nonzero().get().unsigned_abs();
+        let label = Label { job: context.job.clone(), source: Source::Worker(worker) };
         Ok(Self {
             logs: Logs::start(logged.then_some(&label), stdout, stderr).map_err(io)?,
             group,

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::handler::command::tests::{LONG, context, lives, task, wait_until};
+use crate::handler::command::tests::{LONG, context, lives, log_to_stderr, task, wait_until};
 use crate::task::Task;
 
 /// What most of the Python workers of these tests begin with.

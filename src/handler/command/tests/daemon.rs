@@ -40,7 +40,7 @@ fn part() {
 }
 
 fn log_a_run() {
-    env_logger::Builder::new().parse_filters("warrend::handler=debug").init();
+    log_to_stderr();
     let script = "echo out; echo $0 >&2; printf '\\033[1mrest'; seq 2000 >&2";
     let mut task = task(b"");
     task.key = Some(MessageKey::from_text("two\nlines"));

@@ -31,7 +31,7 @@ fn part() {
 }
 
 fn log_a_process() {
-    env_logger::Builder::new().parse_filters("warrend::handler=debug").init();
+    log_to_stderr();
     let setup = Setup::python(
         "print('out', flush=True); sys.stderr.write('err \\x1b\\n')\nfor line in requests: done(json.loads(line)); print('more')",
     );
