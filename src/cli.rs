@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and one file for each subcommand.
 
+pub mod audit;
 pub mod call;
 pub mod check;
 pub mod client;
@@ -95,6 +96,9 @@ pub enum Command {
     /// Count what the store remembers, forget some of it, copy and check it
     #[command(subcommand)]
     Store(store::Store),
+    /// Show who did what, and check that nobody has changed the trail of it
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Tell about the configuration itself
     #[command(subcommand)]
     Config(ConfigCommand),

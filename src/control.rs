@@ -15,13 +15,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
-use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
 
 use crate::panel::Panel;
 use crate::report::{FoundAll, Status, Upkeep};
-use crate::store::Pause;
-use crate::task::{MessageKey, UnixMillis};
+use crate::store::{Act, Deed};
+use crate::task::MessageKey;
+use crate::who::Who;
 
 /// For a client's request, and again for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,6 +64,17 @@ pub enum Request {
     Prune,
     /// Say how far that is.
     Pruning,
+    /// Write into the audit trail what the client does on the broker.
+    Note {
+        /// One that is told: see [`Act::is_told`].
+        act: Act,
+        /// To which job's dead letters.
+        job: String,
+        /// To how many.
+        count: Option<u64>,
+        /// Which, or why it ended early.
+        detail: Option<String>,
+    },
 }
 
 /// What is answered.
@@ -158,25 +169,34 @@ fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
     let answer = match serde_json::from_slice(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
         Ok(Request::Pause { job, reason }) => {
-            let pause = Pause { reason, by: who(client)?, since: UnixMillis::now() };
-            info!("job {job} is paused by {}: {}", pause.by, pause.reason.as_deref().unwrap_or("no reason given"));
-            answer(panel.pause(&job, Some(pause)))
+            let by = Who::peer(client)?;
+            info!("job {job} is paused by {by}: {}", reason.as_deref().unwrap_or("no reason given"));
+            answer(panel.pause(&job, reason, by))
         }
         Ok(Request::Find { key }) => Answer::Found(FoundAll { found: panel.find(&MessageKey::from_display(&key)) }),
         Ok(Request::Resume { job }) => {
-            info!("job {job} is resumed by {}", who(client)?);
-            answer(panel.pause(&job, None))
+            let by = Who::peer(client)?;
+            info!("job {job} is resumed by {by}");
+            answer(panel.resume(&job, by))
         }
         Ok(Request::Forget { job, key }) => {
             let what = key.as_deref().map_or_else(|| "everything".to_owned(), |key| format!("{key:?}"));
-            info!("the store forgets {what} of job {job:?}, if nothing stands against it, for {}", who(client)?);
-            upkeep(panel.forget(&job, key.as_deref().map(MessageKey::from_display)))
+            let by = Who::peer(client)?;
+            info!("the store forgets {what} of job {job:?}, if nothing stands against it, for {by}");
+            upkeep(panel.forget(&job, key.as_deref().map(MessageKey::from_display), by))
         }
         Ok(Request::Prune) => {
-            info!("the store forgets what is over, for {}", who(client)?);
-            upkeep(panel.upkeep(true))
+            let by = Who::peer(client)?;
+            info!("the store forgets what is over, for {by}");
+            upkeep(panel.upkeep(Some(by)))
         }
-        Ok(Request::Pruning) => upkeep(panel.upkeep(false)),
+        Ok(Request::Pruning) => upkeep(panel.upkeep(None)),
+        Ok(Request::Note { act, job, count, detail }) if act.is_told() => {
+            answer(panel.note(Deed { count, detail, ..Deed::new(Who::peer(client)?, act).to(&job) }))
+        }
+        Ok(Request::Note { act, .. }) => {
+            Answer::Error { error: format!("\"{}\" is written by the daemon alone", act.as_str()) }
+        }
         Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -224,15 +244,6 @@ fn answer(done: Result<(), String>) -> Answer {
 
 fn upkeep(done: Result<Upkeep, String>) -> Answer {
     done.map_or_else(|error| Answer::Error { error }, Answer::Upkeep)
-}
-
-/// The user at the other end, as the kernel knows it.
-fn who(client: &UnixStream) -> io::Result<String> {
-    let uid = socket_peercred(client)?.uid.as_raw().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    // name:password:uid:…; a user of a directory service is not in it and stays a number.
-    let named = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*uid));
-    Ok(named.map_or_else(|| format!("uid {uid}"), |user| user[0].to_owned()))
 }
 
 /// Why a running daemon could not be asked.
@@ -305,6 +316,8 @@ mod tests {
         check("{\"command\":\"resume\",\"job\":\"j\"}\n", "no job \\\"j\\\" runs here");
         check("{\"command\":\"find\",\"key\":\"7\",\"x\":1}\n", "not a request");
         check("{\"command\":\"format\"}\n", "not a request");
+        check("{\"command\":\"note\",\"act\":\"paused\",\"job\":\"j\"}\n", "is written by the daemon alone");
+        check("{\"command\":\"note\",\"act\":\"purged\",\"job\":\"j\"}\n", "the recorder does not answer");
         check("\n", "not a request");
         check("", "not a request");
     }

@@ -30,6 +30,7 @@ mod tls;
 #[cfg(test)]
 mod units;
 mod web;
+mod who;
 
 use std::io::Write;
 use std::path::Path;
@@ -80,6 +81,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             cli::dead::dead(&config, command, &mut out)
         }
         Command::Store(command) => cli::store::store(&load(&path)?, command, &mut out),
+        Command::Audit(command) => cli::audit::audit(&load(&path)?, command, &mut out),
         Command::Call(args) => cli::call::call(&load(&path)?, args, &mut out),
         Command::Publish(args) => cli::publish::publish(&load(&path)?, args, &mut out),
         Command::Config(ConfigCommand::Schema) => cli::schema::print(&mut out),

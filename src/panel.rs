@@ -11,9 +11,10 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::broker::publisher::PublisherReport;
 use crate::job::{Command, Figures, Inspection};
 use crate::report::{self, Finding, Status};
-use crate::store::{self, JobId, Pause, StoreReport};
+use crate::store::{self, Act, Deed, JobId, Pause, StoreReport};
 use crate::system;
-use crate::task::MessageKey;
+use crate::task::{MessageKey, UnixMillis};
+use crate::who::Who;
 
 /// How long a thread may take to answer. A job that waits for its broker cannot; it is shown as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -127,13 +128,24 @@ impl Panel {
         answers.all(|answer| answer.is_some_and(|inspection| inspection.report.state != "connecting"))
     }
 
-    /// Pauses a job by hand, or resumes it. Remembered before it is done, so that it outlives the daemon.
-    pub fn pause(&self, name: &str, pause: Option<Pause>) -> Result<(), String> {
+    /// Pauses a job by hand. Remembered before it is done, so that it outlives the daemon.
+    pub fn pause(&self, name: &str, reason: Option<String>, by: Who) -> Result<(), String> {
+        let pause = Pause { reason: reason.clone(), by: by.to_string(), since: UnixMillis::now() };
+        self.set_pause(name, Some(pause), Deed { detail: reason, ..Deed::new(by, Act::Paused) })
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self, name: &str, by: Who) -> Result<(), String> {
+        self.set_pause(name, None, Deed::new(by, Act::Resumed))
+    }
+
+    fn set_pause(&self, name: &str, pause: Option<Pause>, deed: Deed) -> Result<(), String> {
         let Some(job) = self.jobs.iter().find(|job| *job.name == *name) else {
             let names: Vec<_> = self.jobs.iter().map(|job| &*job.name).collect();
             return Err(format!("no job {name:?} runs here; there are: {}", names.join(", ")));
         };
-        let remembered = ask(&self.recorder, |reply| store::Request::Pause(job.id, pause.clone(), reply));
+        let deed = deed.to(name);
+        let remembered = ask(&self.recorder, |reply| store::Request::Pause(job.id, pause.clone(), deed, reply));
         match wait(&remembered, Instant::now() + PATIENCE) {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(error.to_string()),
@@ -146,7 +158,7 @@ impl Panel {
     }
 
     /// Has a key forgotten, or all keys of a job, unless they are in flight. The job need not run here.
-    pub fn forget(&self, name: &str, key: Option<MessageKey>) -> Result<report::Upkeep, String> {
+    pub fn forget(&self, name: &str, key: Option<MessageKey>, by: Who) -> Result<report::Upkeep, String> {
         let until = Instant::now() + PATIENCE;
         if let Some(job) = self.jobs.iter().find(|job| *job.name == *name) {
             let in_flight = ask(&job.commands, |reply| Command::Forget(key.clone(), reply));
@@ -163,18 +175,27 @@ impl Panel {
                 None => return Err(format!("job {name} does not answer: it waits for RabbitMQ or for the disk")),
             }
         }
-        let done = ask(&self.recorder, |reply| store::Request::Forget(name.to_owned(), key, reply));
+        let done = ask(&self.recorder, |reply| store::Request::Forget(name.to_owned(), key, by, reply));
         match wait(&done, Instant::now() + PATIENCE) {
             Some(done) => done.map(upkeep).map_err(no_room),
             None => Err(SILENT_RECORDER.to_owned()),
         }
     }
 
-    /// Has forgotten what is over, and room given back; or says how far that is.
-    pub fn upkeep(&self, begin: bool) -> Result<report::Upkeep, String> {
-        let done = ask(&self.recorder, |reply| store::Request::Upkeep(begin, reply));
+    /// Has forgotten what is over, and room given back, for somebody; without one says how far that is.
+    pub fn upkeep(&self, by: Option<Who>) -> Result<report::Upkeep, String> {
+        let done = ask(&self.recorder, |reply| store::Request::Upkeep(by, reply));
         match wait(&done, Instant::now() + PATIENCE) {
             Some(done) => done.map(upkeep).map_err(no_room),
+            None => Err(SILENT_RECORDER.to_owned()),
+        }
+    }
+
+    /// Writes into the audit trail what somebody did elsewhere.
+    pub fn note(&self, deed: Deed) -> Result<(), String> {
+        let done = ask(&self.recorder, |reply| store::Request::Note(deed, reply));
+        match wait(&done, Instant::now() + PATIENCE) {
+            Some(done) => done.map_err(|error| error.to_string()),
             None => Err(SILENT_RECORDER.to_owned()),
         }
     }

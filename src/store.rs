@@ -3,6 +3,7 @@
 //! One process owns a store at a time, and in it one thread writes: the recorder. Every job thread has a read-only
 //! [`Reader`] of its own. In WAL mode neither waits for the other.
 
+mod audit;
 mod backup;
 mod check;
 mod error;
@@ -37,6 +38,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OptionalExtension as _};
 
 use crate::config::{self, Synchronous};
 use crate::task::UnixMillis;
+pub use audit::{Act, Anchor, Broken, Deed, Row, list as list_audit, verify as verify_audit};
 pub use backup::backup;
 pub use error::StoreError;
 pub use history::{Ended, History, Life};
@@ -46,7 +48,7 @@ pub use place::Place;
 pub use reader::Reader;
 pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport, Upkeep, Written};
 pub use stats::{JobStats, Stats, stats};
-pub use upkeep::{forget, prune};
+pub use upkeep::{forget, note, prune};
 pub use verify::verify;
 
 /// The version of SQLite that is built in.

@@ -4,6 +4,7 @@ mod files;
 mod list;
 mod replay;
 mod show;
+mod trail;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -220,7 +221,8 @@ fn parse_class(text: &str) -> Result<ErrorClass, String> {
     ErrorClass::from_wire(text).ok_or_else(|| format!("one of {}", ErrorClass::ALL.map(ErrorClass::as_str).join(", ")))
 }
 
-fn parse_time(text: &str) -> Result<UnixMillis, String> {
+/// A time, or how long ago.
+pub fn parse_time(text: &str) -> Result<UnixMillis, String> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(UnixMillis(time.as_millisecond()));
     }

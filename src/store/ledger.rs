@@ -8,6 +8,7 @@
 //! Every step is small and belongs to a transaction, so a crash costs nothing but the step: the rows of a move that was not
 //! finished are deleted at the next start, and it begins again.
 
+mod deeds;
 mod forget;
 mod prune;
 mod retention;
@@ -22,7 +23,7 @@ use retention::Retention;
 
 use super::recent::{Ended, Entry, Id, Outcome, Recent};
 use super::recorder::{Attempt, Batch};
-use super::{JobId, Pause, Store, StoreError};
+use super::{JobId, Store, StoreError};
 use crate::task::{Demand, FailedAttempt, Failure, MessageKey, Record, Recorded, UnixMillis};
 
 /// Records of a generation.
@@ -217,7 +218,11 @@ impl Ledger {
         if self.young_until <= now.0 {
             self.begin_move(1);
         }
-        let tended = if matches!(self.stage, Stage::Resting) { self.prune(now.0) } else { self.tend_stage() };
+        let tended = if matches!(self.stage, Stage::Resting) {
+            self.prune(now.0).and_then(|more| Ok(more || self.drop_deeds()?))
+        } else {
+            self.tend_stage()
+        };
         // Deleting needs room too.
         tended.map_err(|error| StoreError::sqlite("move or forget records", &error))
     }
@@ -240,6 +245,7 @@ impl Ledger {
                 self.note_starts(transaction, batch)?;
             }
             for record in &batch.records {
+                self.note_dead(transaction, batch.job, record)?;
                 let Some(key) = &record.key else { continue };
                 if let Recorded::Failed(failed) = &record.what {
                     self.add_failure(transaction, batch.job, key, record, failed)?;
@@ -296,19 +302,6 @@ impl Ledger {
             delete.execute((batch.job.0, key.as_bytes(), attempt))?;
         }
         Ok(())
-    }
-
-    /// Remembers that a job is paused by hand, or forgets it.
-    pub fn set_pause(&self, job: JobId, pause: Option<&Pause>) -> Result<(), StoreError> {
-        let connection = &self.store.connection;
-        let done = match pause {
-            Some(Pause { reason, by, since }) => connection.execute(
-                "INSERT OR REPLACE INTO pauses (job, reason, by, since) VALUES (?1, ?2, ?3, ?4)",
-                (job.0, reason, by, since.0),
-            ),
-            None => connection.execute("DELETE FROM pauses WHERE job = ?1", [job.0]),
-        };
-        done.map(|_| ()).map_err(|error| StoreError::sqlite("remember what is paused", &error))
     }
 
     /// Begins a generation where none is under way and there are enough records for one.
@@ -432,14 +425,20 @@ mod tests {
     use super::*;
     use crate::config::{self, Synchronous};
     use crate::policy::inflight::Mark;
+    use crate::store::audit::Deed;
     use crate::store::walk::walk;
     use crate::task::{ErrorClass, Ticket};
+    use crate::who::Who;
 
     /// A generation in these tests.
     const ENOUGH: usize = 50;
 
     struct Bench {
         folder: tempfile::TempDir,
+    }
+
+    fn deed(key: Option<&MessageKey>) -> Deed {
+        Deed::forgot(Who::daemon(), "job", key)
     }
 
     impl Bench {
@@ -543,7 +542,7 @@ mod tests {
                     1..=3 => assert!(ledger.tend(UnixMillis(0)).is_ok()),
                     10 => {
                         let forgotten = key(random.u64(..300));
-                        let records = ledger.forget_key(job, &forgotten).unwrap();
+                        let records = ledger.forget_key(job, &forgotten, &deed(Some(&forgotten))).unwrap();
                         let before = model.len();
                         model.retain(|(of, key, _), _| *of != job || *key != forgotten);
                         assert!(records >= (before - model.len()) as u64, "seed {seed}: {records} records");
@@ -604,7 +603,7 @@ mod tests {
                 ledger.commit(&[batch(job, many(now - 1000), Vec::new())]).unwrap();
             }
             ledger.commit(&[]).unwrap();
-            ledger.forget_all(forgets).unwrap();
+            ledger.forget_all(forgets, &deed(None)).unwrap();
             tend_to_the_end(&mut ledger, now);
             assert_eq!(ledger.forgotten(), committed_before);
             assert_eq!((ledger.records(), count(&ledger, "failures")), [committed_before as i64; 2].into());

@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// In order; the position is the schema version that a step leads to. Never edited once released.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../migrations/0001_initial.sql"), include_str!("../../migrations/0002_audit.sql")];
 
 /// Refuses the schema of a newer version.
 pub fn judge(connection: &Connection, path: &Path) -> Result<(), StoreError> {

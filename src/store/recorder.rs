@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, info, warn};
 
+use super::audit::{Act, Deed};
 use super::ledger::Ledger;
 use super::{JobId, Pause, Store, StoreError};
 use crate::histogram::{COMMITS, Histogram};
 use crate::policy::inflight::Mark;
 use crate::task::{Committed, MessageKey, Record, Ticket, UnixMillis};
+use crate::who::Who;
 use crate::{background, failpoint};
 
 /// The recorder wakes at least this often, to say that it lives.
@@ -65,14 +67,16 @@ pub struct Attempt {
 pub enum Request {
     /// Commit this.
     Commit(Batch),
-    /// Remember that a job is paused by hand, or forget it; the answer comes when that is durable.
-    Pause(JobId, Option<Pause>, Sender<Result<(), StoreError>>),
-    /// Forget a key of a job, or with none everything that the job has recorded so far; how far that is, is asked with
-    /// [`Request::Upkeep`].
-    Forget(String, Option<MessageKey>, Sender<Result<Upkeep, StoreError>>),
-    /// Forget now what is over, and give room back; with `false` only say how far that is. The answer is an error where the
-    /// disk has no room for it.
-    Upkeep(bool, Sender<Result<Upkeep, StoreError>>),
+    /// Remember that a job is paused by hand, or forget it, and who did it; the answer comes when that is durable.
+    Pause(JobId, Option<Pause>, Deed, Sender<Result<(), StoreError>>),
+    /// Forget a key of a job, or with none everything that the job has recorded so far, for somebody; how far that is, is asked
+    /// with [`Request::Upkeep`].
+    Forget(String, Option<MessageKey>, Who, Sender<Result<Upkeep, StoreError>>),
+    /// Forget now what is over, and give room back, for somebody; without one only say how far that is. The answer is an error
+    /// where the disk has no room for it.
+    Upkeep(Option<Who>, Sender<Result<Upkeep, StoreError>>),
+    /// Write down what somebody did; the answer comes when that is durable.
+    Note(Deed, Sender<Result<(), StoreError>>),
     /// Say how it is.
     Inspect(Sender<StoreReport>),
 }
@@ -140,6 +144,7 @@ impl Recorder {
             let result = Ledger::new(store, retention, &host).and_then(|ledger| {
                 let mut writer = Writer::new(ledger);
                 writer.run(&inbox, &beat)?;
+                writer.ledger.tell_ends()?;
                 writer.ledger.close()
             });
             if let Err(error) = &result {
@@ -241,19 +246,22 @@ impl Writer {
         for request in requests {
             match request {
                 Request::Commit(batch) => batches.push(batch),
-                Request::Pause(job, pause, reply) => {
-                    let done = self.ledger.set_pause(job, pause.as_ref());
+                Request::Pause(job, pause, deed, reply) => {
+                    let done = self.ledger.set_pause(job, pause.as_ref(), &deed);
                     answer(&reply, done)?;
                 }
-                Request::Forget(job, key, reply) => {
-                    let done = self.forget(&job, key.as_ref());
+                Request::Forget(job, key, by, reply) => {
+                    let done = self.forget(&job, key.as_ref(), by);
                     answer(&reply, done)?;
                 }
-                Request::Upkeep(begin, reply) => {
-                    if begin && self.upkeep.done {
-                        self.begin_upkeep();
-                    }
-                    let _ = reply.try_send(if self.cut_short { Err(StoreError::Full) } else { Ok(self.upkeep) });
+                Request::Upkeep(by, reply) => {
+                    let begun = by.map_or(Ok(()), |by| self.prune(by));
+                    let far = begun.and(if self.cut_short { Err(StoreError::Full) } else { Ok(self.upkeep) });
+                    answer(&reply, far)?;
+                }
+                Request::Note(deed, reply) => {
+                    let done = self.ledger.note(&deed);
+                    answer(&reply, done)?;
                 }
                 Request::Inspect(reply) => {
                     // An asker that gave up has dropped its end.
@@ -264,18 +272,27 @@ impl Writer {
         Ok(batches)
     }
 
-    fn forget(&mut self, job: &str, key: Option<&MessageKey>) -> Result<Upkeep, StoreError> {
-        let Some(job) = self.ledger.find_job(job)? else {
+    fn forget(&mut self, job: &str, key: Option<&MessageKey>, by: Who) -> Result<Upkeep, StoreError> {
+        let Some(id) = self.ledger.find_job(job)? else {
             return Ok(Upkeep { done: true, ..Upkeep::default() });
         };
+        let deed = Deed::forgot(by, job, key);
         match key {
-            Some(key) => Ok(Upkeep { forgotten: self.ledger.forget_key(job, key)?, given_back: 0, done: true }),
+            Some(key) => Ok(Upkeep { forgotten: self.ledger.forget_key(id, key, &deed)?, given_back: 0, done: true }),
             None => {
-                self.ledger.forget_all(job)?;
+                self.ledger.forget_all(id, &deed)?;
                 self.begin_upkeep();
                 Ok(self.upkeep)
             }
         }
+    }
+
+    fn prune(&mut self, by: Who) -> Result<(), StoreError> {
+        self.ledger.note(&Deed::new(by, Act::Pruned))?;
+        if self.upkeep.done {
+            self.begin_upkeep();
+        }
+        Ok(())
     }
 
     fn begin_upkeep(&mut self) {
@@ -407,7 +424,7 @@ fn answer<T>(reply: &Sender<Result<T, StoreError>>, done: Result<T, StoreError>)
 mod tests {
     use super::*;
     use crate::config::{self, Synchronous};
-    use crate::store::{Reader, recent::Shared};
+    use crate::store::{Reader, list_audit, recent::Shared};
     use crate::task::{Demand, ErrorClass, FailedAttempt, Failure, MessageKey, Recorded};
 
     struct Bench {
@@ -516,6 +533,14 @@ mod tests {
         assert_eq!(found[1], Some(Recorded::Failed(retry)));
         assert!(matches!(&found[2], Some(Recorded::Failed(failed)) if failed.demand == Demand::Dead));
         assert_eq!(found[3], None);
+        // Only what was given up is in the audit trail.
+        let mut trail = Vec::new();
+        list_audit::<StoreError>(&running.path, None, Some("j"), &mut |row| {
+            trail.push((row.act, row.key, row.detail));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(trail, [("dead".to_owned(), Some(keys[2].clone()), Some("timeout".to_owned()))]);
         assert_eq!(
             running.reader().look_up([(&keys[1], 2)]).unwrap(),
             [None],

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::audit::{Act, Deed};
 use super::ledger::Ledger;
 use super::{Store, StoreError};
 use crate::config;
 use crate::task::{MessageKey, UnixMillis};
+use crate::who::Who;
 
 /// Forgets what is over, by the retention of these jobs, and gives the room back. Returns records and bytes.
 pub fn prune(config: &config::Store, retention: &[(&str, Duration)]) -> Result<(u64, u64), StoreError> {
     let mut ledger = open(config, retention)?;
+    let noted = ledger.note(&Deed::new(Who::here(), Act::Pruned));
+    noted.map_err(StoreError::while_forgetting)?;
     let given_back = finish(&mut ledger)?;
     let forgotten = ledger.forgotten();
     ledger.close()?;
@@ -20,20 +24,28 @@ pub fn prune(config: &config::Store, retention: &[(&str, Duration)]) -> Result<(
 /// Forgets a key, or with none everything that the job has recorded. Returns the records.
 pub fn forget(config: &config::Store, job: &str, key: Option<&MessageKey>) -> Result<u64, StoreError> {
     let mut ledger = open(config, &[])?;
-    let Some(job) = ledger.find_job(job)? else {
+    let Some(id) = ledger.find_job(job)? else {
         ledger.close()?;
         return Ok(0);
     };
+    let deed = Deed::forgot(Who::here(), job, key);
     let forgotten = match key {
-        Some(key) => ledger.forget_key(job, key).map_err(StoreError::while_forgetting)?,
+        Some(key) => ledger.forget_key(id, key, &deed).map_err(StoreError::while_forgetting)?,
         None => {
-            ledger.forget_all(job)?;
+            ledger.forget_all(id, &deed).map_err(StoreError::while_forgetting)?;
             finish(&mut ledger)?;
             ledger.forgotten()
         }
     };
     ledger.close()?;
     Ok(forgotten)
+}
+
+/// Writes into the audit trail what somebody did elsewhere.
+pub fn note(config: &config::Store, deed: &Deed) -> Result<(), StoreError> {
+    let ledger = open(config, &[])?;
+    ledger.note(deed)?;
+    ledger.close()
 }
 
 /// A store that is there, with no job's retention but these.

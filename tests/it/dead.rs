@@ -257,7 +257,9 @@ fn without_a_broker_the_exit_code_says_so() {
     for command in [&["list"][..], &["show", "--index", "1"], &["replay", "--yes"], &["purge", "--yes"]] {
         let output = daemon.run(&[&["dead", command[0], "mail"], &command[1..]].concat());
         let why = said(&output, 69);
-        assert!(why.contains("cannot reach RabbitMQ") && why.lines().count() == 1, "{why}");
+        // There is no store here to write down in what was tried.
+        let why: Vec<&str> = why.lines().filter(|line| !line.starts_with("warrend: note: ")).collect();
+        assert!(why.len() == 1 && why[0].contains("cannot reach RabbitMQ"), "{why:?}");
     }
 }
 

@@ -6,6 +6,7 @@ mod support;
 
 mod acks;
 mod amqp;
+mod audit;
 mod broken;
 mod call;
 mod cli;

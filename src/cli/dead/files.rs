@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::trail::{Trail, meant};
 use super::{YES_OR_DRY_RUN, failure, letters};
 use crate::cli::terminal::{check_terminal, confirm};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
-use crate::deadletters::{self, Filter, Import};
+use crate::deadletters::{self, Filter, Import, Trouble};
+use crate::store::Act;
 use crate::task::UnixMillis;
 
 /// Whether a question comes first.
@@ -23,7 +25,8 @@ pub enum Ask {
 
 /// Writes what the filter means into a new file.
 pub fn export(config: &Config, job: &Job, filter: &Filter, file: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
-    let count = deadletters::export(&config.broker, job, filter, file).map_err(|trouble| failure(&trouble))?;
+    let trail = Trail::begin(config, job, [Act::Export, Act::Exported], into(file, filter));
+    let count = ended(trail, deadletters::export(&config.broker, job, filter, file))?;
     writeln!(out, "wrote {} to {}", letters(count), file.display()).map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
@@ -38,7 +41,8 @@ pub fn import(config: &Config, job: &Job, file: &Path, yes: bool, out: &mut impl
     if !yes && !confirm(&format!("put {} into {queue}?", letters(read.count)))? {
         return Err(Failure::new(Exit::Failed, "nothing was done"));
     }
-    let count = deadletters::import(&config.broker, job, &read).map_err(|trouble| failure(&trouble))?;
+    let trail = Trail::begin(config, job, [Act::Import, Act::Imported], Some(format!("from {}", file.display())));
+    let count = ended(trail, deadletters::import(&config.broker, job, &read))?;
     writeln!(out, "put {} into {queue}", letters(count)).map_err(|error| Failure::print(&error))?;
     Ok(Exit::Done)
 }
@@ -66,8 +70,8 @@ pub fn purge(config: &Config, job: &Job, filter: &Filter, ask: Ask, out: &mut im
         most = Some(survey.lay);
     }
     let file = beside_store(config, job);
-    let purged = deadletters::purge(&config.broker, job, &filter, most, &file);
-    let count = purged.map_err(|trouble| failure(&trouble))?;
+    let trail = Trail::begin(config, job, [Act::Purge, Act::Purged], into(&file, &filter));
+    let count = ended(trail, deadletters::purge(&config.broker, job, &filter, most, &file))?;
     if count == 0 {
         writeln!(out, "no dead letter in {queue} is meant").map_err(|error| Failure::print(&error))?;
     } else {
@@ -76,6 +80,21 @@ pub fn purge(config: &Config, job: &Job, filter: &Filter, ask: Ask, out: &mut im
             .map_err(|error| Failure::print(&error))?;
     }
     Ok(Exit::Done)
+}
+
+/// The number of letters, once it is written down. Where the work ended early it is not known here.
+fn ended(trail: Trail<'_>, count: Result<u64, Trouble>) -> Result<u64, Failure> {
+    match &count {
+        Ok(count) => trail.end(Some(*count), None),
+        Err(trouble) => trail.end(None, Some(&trouble.to_string())),
+    }
+    count.map_err(|trouble| failure(&trouble))
+}
+
+/// Where the letters go, and which they are.
+fn into(file: &Path, filter: &Filter) -> Option<String> {
+    let which = meant(filter).map_or_else(String::new, |meant| format!(", {meant}"));
+    Some(format!("into {}{which}", file.display()))
 }
 
 fn beside_store(config: &Config, job: &Job) -> PathBuf {

@@ -2,12 +2,14 @@
 
 use std::io::Write;
 
+use super::trail::{Trail, meant};
 use super::{YES_OR_DRY_RUN, failure, letters};
 use crate::cli::terminal::{Bar, check_terminal, confirm};
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, Job};
 use crate::deadletters::{self, Filter, Survey};
 use crate::logging::clean;
+use crate::store::Act;
 
 /// Replays what the arguments mean, after a question unless they say yes.
 pub fn replay(config: &Config, job: &Job, args: &super::Replay, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -49,11 +51,17 @@ fn carry_out(
 ) -> Result<Exit, Failure> {
     let plan =
         deadletters::Replay { broker: &config.broker, job, filter, to: args.to.as_deref(), rate: args.rate, most };
+    let to = args.to.as_deref().map(|queue| format!("to {queue}"));
+    let detail: Vec<String> = to.into_iter().chain(meant(filter)).collect();
+    let detail = (!detail.is_empty()).then(|| detail.join(", "));
+    let trail = Trail::begin(config, job, [Act::Replay, Act::Replayed], detail);
     let mut bar = Bar::new();
     let (progress, ended) = deadletters::replay(&plan, &mut |progress| {
         bar.draw(progress.read, progress.lay, &format!("{} replayed", progress.moved));
     });
     bar.clear();
+    let trouble = ended.as_ref().err().map(ToString::to_string);
+    trail.end(Some(progress.moved), trouble.as_deref());
     match ended {
         Ok(()) => {
             writeln!(out, "replayed {} of {}", letters(progress.moved), progress.lay)

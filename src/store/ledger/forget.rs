@@ -2,6 +2,7 @@
 
 use rusqlite::Transaction;
 
+use super::super::audit::Deed;
 use super::super::{JobId, StoreError};
 use super::{Ledger, Stage, begin};
 use crate::task::{MessageKey, UnixMillis};
@@ -18,13 +19,14 @@ impl Ledger {
     }
 
     /// Forgets a key: the next delivery of its message runs. Returns how many records that were.
-    pub fn forget_key(&mut self, job: JobId, key: &MessageKey) -> Result<u64, StoreError> {
+    pub fn forget_key(&mut self, job: JobId, key: &MessageKey, deed: &Deed) -> Result<u64, StoreError> {
         let failed = |error: &rusqlite::Error| StoreError::sqlite("forget a key", error);
         // What is on its way to a generation stands in two places. Waiting for it takes a moment, and is rarely needed.
         while !matches!(self.stage, Stage::Resting) {
             self.tend_stage().map_err(|error| failed(&error))?;
         }
-        let (records, settled) = self.delete(job, key).map_err(|error| failed(&error))?;
+        let (records, settled) =
+            self.change(deed, |transaction| self.delete(transaction, job, key)).map_err(|error| failed(&error))?;
         for (id, rows) in settled {
             if let Some(generation) = self.generations.get_mut(&id) {
                 generation.rows -= rows;
@@ -34,10 +36,14 @@ impl Ledger {
         Ok(records)
     }
 
-    /// Deletes a key in one transaction. Returns its records, and how many of them each generation had.
-    fn delete(&self, job: JobId, key: &MessageKey) -> rusqlite::Result<(u64, Vec<(i64, i64)>)> {
+    /// Deletes a key. Returns its records, and how many of them each generation had.
+    fn delete(
+        &self,
+        transaction: &Transaction<'_>,
+        job: JobId,
+        key: &MessageKey,
+    ) -> rusqlite::Result<(u64, Vec<(i64, i64)>)> {
         let id = (job.0, key.as_bytes());
-        let transaction = begin(&self.store.connection)?;
         let mut records = transaction.execute("DELETE FROM recent WHERE job = ?1 AND key = ?2", id)?;
         let mut settled = Vec::new();
         for generation in self.generations.keys() {
@@ -55,13 +61,13 @@ impl Ledger {
         {
             transaction.execute(delete, id)?;
         }
-        transaction.commit()?;
         Ok((records as u64, settled))
     }
 
     /// Declares everything over that a job has recorded up to now. [`Ledger::tend`] deletes it.
-    pub fn forget_all(&mut self, job: JobId) -> Result<(), StoreError> {
-        let forgotten = self.store.connection.execute("DELETE FROM starts WHERE job = ?1", [job.0]);
+    pub fn forget_all(&mut self, job: JobId, deed: &Deed) -> Result<(), StoreError> {
+        let forgotten =
+            self.change(deed, |transaction| transaction.execute("DELETE FROM starts WHERE job = ?1", [job.0]));
         forgotten.map_err(|error| StoreError::sqlite("forget what was running", &error))?;
         self.retention.forget_until(job, UnixMillis::now().0);
         self.look_again();

@@ -56,7 +56,7 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
     daemon.wait_until("it is dead too", DAEMON_TIMEOUT, |_| vhost.ready("work.dead") == Some(2));
     assert_eq!(daemon.run(&["pause", "work", "--reason", ODD]).status.code(), Some(0));
 
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 18] = [
         &["status"],
         &["explain", ODD],
         &["explain", ODD, "--json"],
@@ -69,6 +69,8 @@ fn no_text_of_others_steers_a_terminal_or_forges_a_line() {
         &["dead", "replay", "work", "--dry-run", "--to", ODD],
         &["dead", "show", "work", "--id", "y\nFORGED"],
         &["pause", ODD],
+        &["audit", "list"],
+        &["audit", "list", "--json"],
         &["store", "verify", ODD],
         &["store", "forget", ODD, "x", "--yes"],
         &["store", "forget", "work", "y\nFORGED", "--yes"],

@@ -1,0 +1,73 @@
+//! Who asks: a user as the kernel knows him.
+//!
+//! What is absent: who became root, and by what login. `/proc/PID/loginuid` knows, but the service does not see the processes
+//! of others (`ProtectProc=`), and what a client said of itself would prove nothing; sudo keeps a log of its own.
+
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use rustix::net::sockopt::socket_peercred;
+
+/// Somebody who did something. Printed, it is the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The user's name, or `uid N` where the machine knows none.
+    pub name: String,
+    /// The user's number; none where it is the daemon itself.
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Who {
+    /// The daemon, which decides by itself.
+    pub fn daemon() -> Self {
+        Self { name: "warrend".to_owned(), uid: None }
+    }
+
+    /// Who runs this process.
+    pub fn here() -> Self {
+        Self::user(rustix::process::getuid().as_raw())
+    }
+
+    /// Who is at the other end. The kernel noted it when the socket was connected.
+    pub fn peer(client: &UnixStream) -> io::Result<Self> {
+        socket_peercred(client).map(|peer| Self::user(peer.uid.as_raw())).map_err(io::Error::from)
+    }
+
+    fn user(uid: u32) -> Self {
+        Self { name: named(uid, &std::fs::read_to_string("/etc/passwd").unwrap_or_default()), uid: Some(uid) }
+    }
+}
+
+/// The name of a user; one of a directory service is not in the file and stays a number.
+fn named(uid: u32, users: &str) -> String {
+    let number = uid.to_string();
+    // name:password:uid:…
+    let named =
+        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*number));
+    named.map_or_else(|| format!("uid {uid}"), |user| user[0].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_a_name_where_the_machine_knows_one() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nbroken\nanna:x:1000:1000::/home/anna:/bin/sh\n";
+        assert_eq!([0, 1000, 7].map(|uid| named(uid, users)), ["root", "anna", "uid 7"]);
+        assert_eq!(named(0, ""), "uid 0");
+    }
+
+    #[test]
+    fn the_peer_of_a_socket_of_our_own_is_ourselves() {
+        let (_client, server) = UnixStream::pair().unwrap();
+        assert_eq!(Who::peer(&server).unwrap(), Who::here());
+    }
+}
