@@ -12,6 +12,7 @@ pub mod life;
 pub mod manual;
 pub mod pause;
 pub mod publish;
+pub mod reload;
 pub mod run;
 pub mod schema;
 pub mod status;
@@ -74,6 +75,22 @@ pub enum Command {
     Resume {
         /// The job
         job: String,
+    },
+    /// Have the running daemon read its configuration anew; exits 78 where it is faulty
+    ///
+    /// The files are judged first, as `check` does: faulty ones change nothing. What differs is printed key by key. Only the jobs
+    /// that change restart: their running handlers finish, what waits goes back to its queue, and then they start with the new
+    /// settings. The others go on undisturbed. A change of [broker] connects all of them anew. A change of store.path,
+    /// store.synchronous, control.socket or http.listen needs a restart, and is refused with everything else in the files.
+    ///
+    /// It returns once all is in force, or after shutdown.timeout where handlers run for longer; then it happens without it.
+    Reload {
+        /// Only print what would change
+        #[arg(long, visible_alias = "dry-run")]
+        check: bool,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Tell the whole life of a message: its attempts, and where it is now; exits 1 where it is unknown
     Explain {

@@ -5,7 +5,7 @@
 //!
 //! `load` finds, reads and parses the files; `general`, `job`, `queue` and `handler` each read their tables by way of
 //! `section` (a table) and `item` (a value); `shape` says which keys there are, `value` what durations and sizes look
-//! like; `report` shows what was found, and `mask` keeps secrets out of it. `schema` says the same to editors: `sketch` asks
+//! like; `report` shows what was found, and `mask` keeps secrets out of it. `diff` compares two configurations. `schema` says the same to editors: `sketch` asks
 //! the readers what they take, and `reference` takes the words that explain it from config/warrend.toml.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use crate::task::{HeaderValue, JobName};
 
 mod broker;
 mod broker_url;
+mod diff;
 mod environment;
 mod files;
 mod general;
@@ -41,9 +42,10 @@ mod syntax;
 mod tests;
 mod value;
 
+pub use diff::{Diff, same_work};
 pub use handler::kinds::{Command, Forward, Handler, Http, Part, Route, Target, Template, When, Worker};
 pub use host::is_this_machine;
-pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, check, load, path, process_environment};
+pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, check, control_socket, load, path, process_environment};
 pub use reference::{Entry, reference};
 pub use report::Report;
 pub use schema::schema_text;

@@ -18,7 +18,7 @@ use log::{debug, info};
 use serde::{Deserialize, Serialize};
 
 use crate::panel::Panel;
-use crate::report::{FoundAll, Status, Upkeep};
+use crate::report::{FoundAll, Reload, Status, Upkeep};
 use crate::store::{Act, Deed};
 use crate::task::MessageKey;
 use crate::who::Who;
@@ -75,6 +75,11 @@ pub enum Request {
         /// Which, or why it ended early.
         detail: Option<String>,
     },
+    /// Read the configuration anew.
+    Reload {
+        /// Only say what that would change.
+        check: bool,
+    },
 }
 
 /// What is answered.
@@ -87,6 +92,8 @@ pub enum Answer {
     Found(FoundAll),
     /// To [`Request::Forget`], [`Request::Prune`] and [`Request::Pruning`].
     Upkeep(Upkeep),
+    /// To [`Request::Reload`].
+    Reload(Box<Reload>),
     /// To the requests that change something.
     Done {
         /// True.
@@ -197,6 +204,10 @@ fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
         Ok(Request::Note { act, .. }) => {
             Answer::Error { error: format!("\"{}\" is written by the daemon alone", act.as_str()) }
         }
+        Ok(Request::Reload { check }) => match panel.reload(check, Who::peer(client)?) {
+            Ok(reload) => Answer::Reload(Box::new(reload)),
+            Err(error) => Answer::Error { error },
+        },
         Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -285,10 +296,10 @@ pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
 mod tests {
     use super::*;
 
-    /// Of a daemon without jobs whose threads have ended: whatever is asked is answered at once.
+    /// Of a daemon whose threads have ended: whatever is asked is answered at once.
     fn panel() -> Panel {
-        let (recorder, publisher) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
-        Panel { jobs: Vec::new(), recorder, publisher, started: Instant::now(), stopping: Arc::default() }
+        let (recorder, main) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
+        Panel { main, recorder, started: Instant::now() }
     }
 
     /// What a client gets that sends these bytes and no more.
@@ -313,7 +324,8 @@ mod tests {
         check("{\"command\":\"status\"}\n", "\"schema\":1");
         check("{\"command\":\"status\"}", "\"schema\":1");
         check("{\"command\":\"find\",\"key\":\"7\"}\n", "\"found\":[]");
-        check("{\"command\":\"resume\",\"job\":\"j\"}\n", "no job \\\"j\\\" runs here");
+        check("{\"command\":\"resume\",\"job\":\"j\"}\n", "main thread does not answer");
+        check("{\"command\":\"reload\",\"check\":true}\n", "takes no reload now");
         check("{\"command\":\"find\",\"key\":\"7\",\"x\":1}\n", "not a request");
         check("{\"command\":\"format\"}\n", "not a request");
         check("{\"command\":\"note\",\"act\":\"paused\",\"job\":\"j\"}\n", "is written by the daemon alone");
@@ -340,12 +352,11 @@ mod tests {
                 prop::collection::vec(any::<u8>(), 0..200),
                 any::<String>().prop_map(String::into_bytes),
                 key.prop_map(|key| serde_json::json!({"command": "find", "key": key}).to_string().into_bytes()),
-                ("(status|pause|resume|find|Status|)", any::<Option<String>>(), any::<Option<String>>()).prop_map(
-                    |(command, job, reason)| {
+                ("(status|pause|resume|find|reload|Status|)", any::<Option<String>>(), any::<Option<String>>())
+                    .prop_map(|(command, job, reason)| {
                         let request = serde_json::json!({"command": command, "job": job, "reason": reason});
                         request.to_string().into_bytes()
-                    },
-                ),
+                    },),
                 "\\{\"command\":\"(pause|find)\",\"[a-z]{1,6}\":[\\[\\{\"0-9ex,:]{0,60}".prop_map(String::into_bytes),
                 (1..100_000_usize).prop_map(|deep| "[".repeat(deep).into_bytes()),
             ]

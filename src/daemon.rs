@@ -2,30 +2,34 @@
 //!
 //! Start: the address of `[http]`, store, recorder, publisher, jobs, control socket, HTTP, then `READY`. Stop: the jobs drain
 //! (they need recorder and publisher for it), then the publisher, HTTP and the control socket, and last the recorder. A store that fails ends everything
-//! at once: what is not acknowledged comes again.
+//! at once: what is not acknowledged comes again. In between `crew` keeps the jobs that are wanted running, and `reload`
+//! changes which those are.
 
+mod crew;
+mod reload;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 use log::{info, warn};
 
-use crate::broker::publisher::{self, Publisher};
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::handler;
-use crate::job::{self, Command, JobHandle, Wiring};
-use crate::panel::{Panel, PanelJob};
+use crate::job::{self, Command};
+use crate::panel::{self, Order, Panel, Question, Roster};
 use crate::store::{Recorder, Store, StoreError};
 use crate::web::{self, Web};
+use crate::who::Who;
+use crew::{Crew, Memory};
+use reload::{Judged, Reloads};
 use watch::{Alive, Beats, Watchdog};
 
 /// How often `run --until-empty` asks.
@@ -37,6 +41,12 @@ const SETTLING: Duration = Duration::from_secs(3);
 const SETTLING_POLL: Duration = Duration::from_millis(20);
 /// How late at most it is told how often something was not told.
 const LOG_POLL: Duration = Duration::from_secs(10);
+/// While jobs are on their way, `main` looks at least this often how far they are; mostly they tell.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// The same while they drain for the end.
+const ENDING: Duration = Duration::from_millis(50);
+/// Questions to `main` at one time; whoever finds it full is told that it does not answer.
+const QUESTIONS: usize = 64;
 /// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -99,87 +109,85 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
 pub enum Signal {
     /// SIGTERM or SIGINT.
     Stop,
+    /// SIGHUP.
+    Reload,
+    /// The files of the configuration were read.
+    Judged(Box<Judged>),
     /// A thread ended.
-    Gone(String),
+    Gone {
+        /// What it is called.
+        name: String,
+        /// Which of that name.
+        thread: ThreadId,
+    },
 }
 
-/// Runs the daemon until it is told to stop; with `until_empty` until nothing is left to do.
-pub fn run(config: Config, until_empty: bool) -> Result<(), DaemonError> {
+/// What `main` wakes up for.
+enum Wake {
+    Signal(Signal),
+    Asked(Question),
+    Time,
+}
+
+/// Runs the daemon of that file until it is told to stop; with `until_empty` until nothing is left to do.
+pub fn run(file: &Path, config: Config, until_empty: bool) -> Result<(), DaemonError> {
     handler::raise_files();
     let (signals, inbox) = crossbeam_channel::bounded(64);
-    let daemon = Daemon::start(config, &signals)?;
+    let daemon = Daemon::start(file, config, signals.clone(), inbox)?;
     watch::catch_signals(signals).map_err(system("catch signals"))?;
-    daemon.serve(&inbox, until_empty)
-}
-
-fn panel_job(job: &JobHandle) -> PanelJob {
-    PanelJob { name: Arc::clone(&job.name), id: job.id, commands: job.commands.clone() }
+    daemon.serve(until_empty)
 }
 
 struct Daemon {
-    shutdown: config::Shutdown,
-    panel: Panel,
+    /// What is in force.
+    config: Config,
+    crew: Crew,
+    reloads: Reloads,
     recorder: Recorder,
-    publisher: Publisher,
-    jobs: Vec<JobHandle>,
     control: Control,
     web: Option<Web>,
     watchdog: Watchdog,
+    stopping: bool,
+    signals: Sender<Signal>,
+    inbox: Receiver<Signal>,
+    questions: Receiver<Question>,
 }
 
 impl Daemon {
-    fn start(config: Config, signals: &Sender<Signal>) -> Result<Self, DaemonError> {
+    fn start(
+        file: &Path,
+        config: Config,
+        signals: Sender<Signal>,
+        inbox: Receiver<Signal>,
+    ) -> Result<Self, DaemonError> {
         let started = Instant::now();
         let mut beats = Beats::new(started);
         let listener = config.http.listen.map(listen).transpose()?;
         let store = Store::open(&config.store)?;
-        let jobs: Vec<_> = config.jobs.into_iter().filter(|job| job.enabled).collect();
-        let mut ids = Vec::new();
+        let mut jobs = Vec::new();
         let mut retention = BTreeMap::new();
-        for job in &jobs {
+        for job in config.jobs.iter().filter(|job| job.enabled) {
             let id = store.job_id(&job.name)?;
             if job.in_doubt == config::InDoubt::Run {
                 store.forget_starts(id)?;
             }
-            ids.push((id, store.reader(id)?, store.pause(id)?));
+            jobs.push((job.clone(), Memory { id, reader: store.reader(id)?, pause: store.pause(id)? }));
             retention.insert(id, job.idempotency.retention);
         }
-        let broker = Arc::new(config.broker);
         let beat = beats.add("recorder");
-        let alive = Alive::new("recorder", signals);
+        let alive = Alive::new("recorder", &signals);
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let recorder = Recorder::spawn(store, retention, host.clone(), move || beat.tick(), alive)
             .map_err(system("start the recorder"))?;
-        let capacity = jobs.len() * job::CREDIT + 1;
-        let beat = beats.add("publisher");
-        let alive = Alive::new("publisher", signals);
-        let publisher = publisher::spawn(Arc::clone(&broker), capacity, move || beat.tick(), alive)
-            .map_err(system("start the publisher"))?;
-        let mut handles = Vec::new();
-        for (job, (id, reader, pause)) in jobs.into_iter().zip(ids) {
-            let name = format!("job:{}", job.name);
-            let beat = beats.add(&name);
-            let wiring = Wiring {
-                broker: Arc::clone(&broker),
-                id,
-                reader,
-                pause,
-                recorder: recorder.requests.clone(),
-                publisher: publisher.requests.clone(),
-                host: host.clone(),
-                beat: Box::new(move || beat.tick()),
-                alive: Box::new(Alive::new(&name, signals)),
-            };
-            handles.push(job::spawn(job, wiring).map_err(system("start a job's threads"))?);
+        let (broker, requests) = (config.broker.clone(), recorder.requests.clone());
+        let mut crew = Crew::new(broker, jobs.len(), requests.clone(), signals.clone(), host, &mut beats)?;
+        let reloads = Reloads::new(file, jobs.len());
+        for (job, memory) in jobs {
+            crew.add(job, memory, &mut beats).map_err(system("start a job's threads"))?;
         }
-        let panel = Panel {
-            jobs: handles.iter().map(panel_job).collect(),
-            recorder: recorder.requests.clone(),
-            publisher: publisher.inspect.clone(),
-            started,
-            stopping: Arc::new(AtomicBool::new(false)),
-        };
-        let alive = Alive::new("control", signals);
+        let (main, questions) = crossbeam_channel::bounded(QUESTIONS);
+        let panel = Panel { main, recorder: requests, started };
+        let alive = Alive::new("control", &signals);
         let control = Control::spawn(&config.control.socket, panel.clone(), alive).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
                 DaemonError::SocketInUse(config.control.socket.clone())
@@ -187,101 +195,153 @@ impl Daemon {
                 DaemonError::System { doing: "open the control socket", error }
             }
         })?;
-        let web = listener.map(|listener| serve_http(listener, &panel, &beats, signals)).transpose()?;
+        let web = listener.map(|listener| serve_http(listener, panel, &signals)).transpose()?;
         let watchdog = Watchdog::new(beats);
-        Ok(Self { shutdown: config.shutdown, panel, recorder, publisher, jobs: handles, control, web, watchdog })
+        let stopping = false;
+        Ok(Self { config, crew, reloads, recorder, control, web, watchdog, stopping, signals, inbox, questions })
     }
 
     /// Waits for a reason to stop, then stops.
-    fn serve(mut self, signals: &Receiver<Signal>, until_empty: bool) -> Result<(), DaemonError> {
-        info!("warrend {} runs {} jobs", env!("CARGO_PKG_VERSION"), self.jobs.len());
+    fn serve(mut self, until_empty: bool) -> Result<(), DaemonError> {
+        info!("warrend {} runs {} jobs", env!("CARGO_PKG_VERSION"), self.crew.size());
         let mut settling = Some(Instant::now() + SETTLING);
         let mut empty = 0;
         loop {
-            if settling.is_some_and(|until| Instant::now() >= until || self.panel.is_settled()) {
+            if settling.is_some_and(|until| Instant::now() >= until || panel::is_settled(&self.crew.reach())) {
                 settling = None;
-                self.watchdog.ready(self.jobs.len());
+                self.watchdog.ready(self.crew.size());
             }
+            let on_the_way = self.reloads.is_under_way() || !self.crew.waits_for().is_empty();
             let patience = match settling {
                 Some(_) => SETTLING_POLL,
                 None if until_empty => EMPTY_POLL,
+                None if on_the_way => ON_THE_WAY.min(self.watchdog.interval()),
                 None => self.watchdog.interval().min(LOG_POLL),
             };
-            match signals.recv_timeout(patience) {
-                Ok(Signal::Stop) => break,
-                Ok(Signal::Gone(thread)) => return Err(self.on_gone(thread)),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(DaemonError::Ended("signals".to_owned()));
+            match self.wake(patience) {
+                Wake::Signal(Signal::Stop) => break,
+                Wake::Signal(Signal::Reload) => {
+                    self.on_order(Order { only_asks: false, by: Who::signal("SIGHUP"), reply: None });
                 }
+                Wake::Signal(Signal::Judged(judged)) => self.on_judged(*judged),
+                Wake::Signal(Signal::Gone { name, thread }) => {
+                    if let Some(error) = self.on_gone(&name, thread) {
+                        return Err(self.tell_end(error));
+                    }
+                }
+                Wake::Asked(question) => self.on_question(question),
+                Wake::Time => {}
+            }
+            self.crew.reap(&mut self.watchdog.beats)?;
+            if self.reloads.is_under_way() || !self.crew.waits_for().is_empty() {
+                self.keep_crew();
             }
             self.watchdog.feed();
             log::logger().flush();
             // Twice in a row: between two questions of the first time a message may have moved from one job's queue to
             // another's.
-            empty = if until_empty && self.panel.is_empty() { empty + 1 } else { 0 };
+            let is_empty = until_empty && self.crew.waits_for().is_empty() && panel::is_empty(&self.crew.reach());
+            empty = if is_empty { empty + 1 } else { 0 };
             if empty == 2 {
                 break;
             }
         }
-        self.stop(signals)
+        self.stop()
     }
 
-    /// A thread is gone without having been told to. The recorder says why, and so does a job that cannot read the store;
-    /// anything else is a bug.
-    fn on_gone(self, thread: String) -> DaemonError {
-        let job = |job: &JobHandle| thread.strip_prefix("job:") == Some(&*job.name);
-        let ended = if thread == "recorder" {
-            Some(self.recorder.thread)
-        } else {
-            self.jobs.into_iter().find(job).map(|job| job.thread)
-        };
-        match ended.map(JoinHandle::join) {
-            Some(Ok(Err(error))) => DaemonError::Store(error),
-            Some(Ok(Ok(())) | Err(_)) | None => DaemonError::Ended(thread),
+    fn wake(&self, patience: Duration) -> Wake {
+        select! {
+            // Both have senders for as long as `main` runs: it has one, and the control thread the other.
+            recv(self.inbox) -> signal => signal.map_or(Wake::Time, Wake::Signal),
+            recv(self.questions) -> question => question.map_or(Wake::Time, Wake::Asked),
+            default(patience) => Wake::Time,
         }
     }
 
-    fn stop(mut self, signals: &Receiver<Signal>) -> Result<(), DaemonError> {
-        let until = Instant::now() + self.shutdown.timeout;
-        self.panel.stopping.store(true, Ordering::Relaxed);
-        self.watchdog.stopping();
-        info!("stopping: running handlers have {} s to finish", self.shutdown.timeout.as_secs());
-        for job in &self.jobs {
-            tell(job, Command::Drain(until));
-        }
-        let mut until = until;
-        for job in &self.jobs {
-            while !job.thread.is_finished() {
-                match signals.recv_timeout(Duration::from_millis(50)) {
-                    Ok(Signal::Stop) => {
-                        warn!("a second signal: running handlers are ended now");
-                        until = Instant::now();
-                        for job in &self.jobs {
-                            tell(job, Command::Hurry);
-                        }
-                    }
-                    Ok(Signal::Gone(thread)) if thread == "recorder" => {
-                        return Err(self.on_gone(thread));
-                    }
-                    Ok(Signal::Gone(_)) | Err(_) => {}
-                }
-                self.watchdog.feed();
-                if Instant::now() > until + job::LAST_WORDS + JOIN_PATIENCE {
-                    return Err(DaemonError::Hung(format!("job:{}", job.name)));
-                }
+    fn on_question(&mut self, question: Question) {
+        match question {
+            Question::Roster(reply) => {
+                let patience = self.config.shutdown.timeout;
+                let lingering = if self.stopping { Vec::new() } else { self.crew.lingering(patience) };
+                let roster = Roster {
+                    jobs: self.crew.reach(),
+                    publisher: self.crew.inspect_publisher(),
+                    stopping: self.stopping,
+                    reload: self.reloads.report(self.crew.waits_for()),
+                    findings: self.reloads.finding().into_iter().chain(lingering).collect(),
+                };
+                // An asker that gave up has dropped its end.
+                let _ = reply.try_send(roster);
+            }
+            // Its reply is dropped, and that is an answer.
+            Question::Reload(_) if self.stopping => {}
+            Question::Reload(order) => self.on_order(order),
+            Question::Hanging(reply) => {
+                let _ = reply.try_send(self.watchdog.beats.hanging().map(str::to_owned));
             }
         }
-        self.publisher.stop(Instant::now() + JOIN_PATIENCE);
+    }
+
+    /// A thread is gone. That is an error unless it was told to, as jobs are that change, and publishers that nobody needs.
+    fn on_gone(&mut self, name: &str, thread: ThreadId) -> Option<DaemonError> {
+        if ["recorder", "control", "web"].contains(&name) || self.crew.publisher(thread) {
+            return Some(DaemonError::Ended(name.to_owned()));
+        }
+        self.crew.on_gone(thread, &mut self.watchdog.beats).err()
+    }
+
+    /// The recorder says itself why it ended.
+    fn tell_end(self, error: DaemonError) -> DaemonError {
+        if !matches!(&error, DaemonError::Ended(name) if name == "recorder") {
+            return error;
+        }
+        match self.recorder.thread.join() {
+            Ok(Err(why)) => DaemonError::Store(why),
+            Ok(Ok(())) | Err(_) => error,
+        }
+    }
+
+    fn stop(mut self) -> Result<(), DaemonError> {
+        let mut until = Instant::now() + self.config.shutdown.timeout;
+        self.stopping = true;
+        self.watchdog.stopping();
+        info!("stopping: running handlers have {} s to finish", self.config.shutdown.timeout.as_secs());
+        self.crew.disband();
+        let (mut hurried, mut failed) = (false, Ok(()));
+        while let Some(straggler) = self.crew.straggler() {
+            self.crew.tell(|| if hurried { Command::Hurry } else { Command::Drain(until) });
+            let ended = match self.wake(ENDING) {
+                Wake::Signal(Signal::Stop) => {
+                    warn!("a second signal: running handlers are ended now");
+                    (until, hurried) = (Instant::now(), true);
+                    self.crew.disband();
+                    Ok(())
+                }
+                Wake::Signal(Signal::Gone { name, .. }) if name == "recorder" => {
+                    return Err(self.tell_end(DaemonError::Ended(name)));
+                }
+                Wake::Signal(Signal::Gone { thread, .. }) => self.crew.on_gone(thread, &mut self.watchdog.beats),
+                Wake::Signal(Signal::Reload | Signal::Judged(_)) | Wake::Time => Ok(()),
+                Wake::Asked(question) => {
+                    self.on_question(question);
+                    Ok(())
+                }
+            };
+            // The others get their time all the same.
+            failed = failed.and(ended).and(self.crew.reap(&mut self.watchdog.beats));
+            self.watchdog.feed();
+            if Instant::now() > until + job::LAST_WORDS + JOIN_PATIENCE {
+                return Err(DaemonError::Hung(straggler));
+            }
+        }
+        self.crew.close(Instant::now() + JOIN_PATIENCE);
         self.control.stop();
         if let Some(web) = self.web {
             web.stop();
         }
         // With every sender gone the recorder commits what it has and ends.
-        drop((self.panel, self.recorder.requests));
-        for job in self.jobs {
-            join(job.thread, &job.name)?;
-        }
+        drop(self.recorder.requests);
+        failed?;
         match self.recorder.thread.join() {
             Ok(recorded) => recorded?,
             Err(_) => return Err(DaemonError::Ended("recorder".to_owned())),
@@ -295,22 +355,8 @@ fn listen(listen: SocketAddr) -> Result<TcpListener, DaemonError> {
     web::bind(listen).map_err(|error| DaemonError::Address(listen, error))
 }
 
-fn serve_http(
-    listener: TcpListener,
-    panel: &Panel,
-    beats: &Beats,
-    signals: &Sender<Signal>,
-) -> Result<Web, DaemonError> {
-    let beats = beats.clone();
-    let hanging = Arc::new(move || beats.hanging().map(str::to_owned));
-    Web::spawn(listener, panel.clone(), hanging, || Alive::new("web", signals)).map_err(system("start the HTTP server"))
-}
-
-fn tell(job: &JobHandle, command: Command) {
-    // A job that is ending has dropped its inbox; one that hangs is found by the deadline.
-    let _ = job.commands.send_timeout(command, Duration::from_secs(1));
-}
-
-fn join(thread: JoinHandle<Result<(), StoreError>>, name: &str) -> Result<(), DaemonError> {
-    Ok(thread.join().map_err(|_| DaemonError::Ended(format!("job:{name}")))??)
+fn serve_http(listener: TcpListener, panel: Panel, signals: &Sender<Signal>) -> Result<Web, DaemonError> {
+    let asked = panel.clone();
+    let hanging = Arc::new(move || asked.hanging());
+    Web::spawn(listener, panel, hanging, || Alive::new("web", signals)).map_err(system("start the HTTP server"))
 }

@@ -42,7 +42,7 @@ use crate::policy::refusal::Refusals;
 use crate::policy::retry::{CopyFacts, HEADER_ROOM};
 use crate::policy::schedule::Schedule;
 use crate::policy::stall::StallWatch;
-use crate::store::{Attempt, Pause, StoreError, Written};
+use crate::store::{Attempt, Pause, Reader, StoreError, Written};
 use crate::task::{QueueIndex, Record, Ticket, UnixMillis};
 use counters::{Counters, Rate};
 use declare::Declared;
@@ -110,6 +110,8 @@ struct Job {
     commands: Receiver<Command>,
     workers: Workers,
     phase: Phase,
+    /// A drain that waits for running handlers as long as they take.
+    patient: bool,
 
     machine: InFlight,
     schedule: Schedule,
@@ -187,6 +189,7 @@ impl Job {
             commands,
             workers,
             phase: Phase::Working,
+            patient: false,
             machine: InFlight::new(config.queues.len(), policy),
             schedule: Schedule::new(config.order, config.queues.iter().map(|queue| queue.weight)),
             lingering: None,
@@ -229,7 +232,7 @@ impl Job {
     }
 
     /// The thread: session after session until the job has drained, or the store cannot be read.
-    fn run(mut self) -> Result<(), StoreError> {
+    fn run(mut self) -> Result<Reader, StoreError> {
         let ended = loop {
             let mut exit = self.turn(None);
             if let Exit::Linked(link) = exit {
@@ -255,7 +258,7 @@ impl Job {
         workers.stop.raise();
         workers.join();
         drop(wiring.alive);
-        ended
+        ended.map(|()| wiring.reader)
     }
 
     /// Turns the loop, with or without a session, until there is a reason to leave.

@@ -64,7 +64,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             logging::start(&loaded.config.log, has_color(&std::io::stderr()));
             tell(&loaded.warnings);
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
-            last_words(cli::run::run(loaded.config, *until_empty))
+            last_words(cli::run::run(&path, loaded.config, *until_empty))
         }
         Command::Status(options) => {
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
@@ -74,6 +74,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             cli::pause::pause(&load(&path)?.control.socket, job, reason.as_deref(), &mut out)
         }
         Command::Resume { job } => cli::pause::resume(&load(&path)?.control.socket, job, &mut out),
+        Command::Reload { check, json } => {
+            let options = cli::reload::Options { only_asks: *check, json: *json };
+            cli::reload::reload(&path, &config::process_environment, options, &mut out, &mut std::io::stderr())
+        }
         Command::Explain { id, job, json } => cli::explain::explain(&load(&path)?, id, job.as_deref(), *json, &mut out),
         Command::Dead(command) => {
             let config = load(&path)?;
@@ -122,7 +126,7 @@ fn tell(warnings: &config::Report) {
     if logging::is_for_people() {
         print(warnings);
     } else {
-        warnings.sentences().for_each(|warning| log::warn!("{warning}"));
+        warnings.lines().iter().for_each(|warning| log::warn!("{warning}"));
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::broker::publisher::PublisherReport;
+use crate::broker::publisher::{Inspector, PublisherReport};
 use crate::job::{Command, Figures, Inspection};
-use crate::report::{self, Finding, Status};
+use crate::report::{self, Finding, Reloading, Status};
 use crate::store::{self, Act, Deed, JobId, Pause, StoreReport};
 use crate::system;
 use crate::task::{MessageKey, UnixMillis};
@@ -18,6 +17,12 @@ use crate::who::Who;
 
 /// How long a thread may take to answer. A job that waits for its broker cannot; it is shown as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the files of the configuration may take to be read and judged.
+const READING: Duration = Duration::from_secs(10);
+
+/// How long `main` may take that is well: it waits for the recorder when it starts a job.
+const MAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same for whoever asks again soon.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -52,19 +57,53 @@ pub struct PanelJob {
     pub commands: Sender<Command>,
 }
 
-/// Handles to every thread that can be asked. Cheap to clone; holds no state of its own.
+/// What `main` tells of what it owns.
+#[derive(Debug)]
+pub struct Roster {
+    /// The jobs that run, in the order of their names.
+    pub jobs: Vec<PanelJob>,
+    /// To the publisher.
+    pub publisher: Inspector,
+    /// Whether the daemon drains.
+    pub stopping: bool,
+    /// The last reload.
+    pub reload: Option<Reloading>,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+}
+
+/// Somebody wants the configuration to be read anew.
+#[derive(Debug)]
+pub struct Order {
+    /// Only to know what that would change.
+    pub only_asks: bool,
+    /// Who it is.
+    pub by: Who,
+    /// Gets at most one answer.
+    pub reply: Option<Sender<report::Reload>>,
+}
+
+/// What `main` can be asked.
+#[derive(Debug)]
+pub enum Question {
+    /// Which threads there are.
+    Roster(Sender<Roster>),
+    /// To read the configuration anew.
+    Reload(Order),
+    /// Which thread has not turned its loop for long.
+    Hanging(Sender<Option<String>>),
+}
+
+/// The way to every thread that can be asked. Cheap to clone; holds no state of its own: jobs come and go, so `main`, which owns
+/// them, is asked each time which there are.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// In the order of the configuration.
-    pub jobs: Vec<PanelJob>,
+    /// Bounded; nobody waits for room.
+    pub main: Sender<Question>,
     /// The recorder.
     pub recorder: Sender<store::Request>,
-    /// The publisher.
-    pub publisher: Sender<Sender<PublisherReport>>,
     /// Start of the daemon.
     pub started: Instant,
-    /// Raised when the daemon drains.
-    pub stopping: Arc<AtomicBool>,
 }
 
 /// Everything that the threads answered at one time.
@@ -80,6 +119,9 @@ pub struct Look {
     pub publisher: Option<PublisherReport>,
 }
 
+/// Where `main` hangs, nothing is known of what it owns.
+const SILENT: &str = "warrend's main thread does not answer: it is busy starting or ending jobs";
+
 impl Panel {
     /// The whole status, measured now.
     pub fn status(&self) -> Status {
@@ -89,20 +131,36 @@ impl Panel {
     /// Everything, measured now. All threads are asked first and then waited for, so that the slowest alone decides how long
     /// it takes.
     pub fn look(&self) -> Look {
-        let until = Instant::now() + PATIENCE;
-        let jobs: Vec<_> = self.jobs.iter().map(|job| (&job.name, ask(&job.commands, Command::Inspect))).collect();
         let store = ask(&self.recorder, store::Request::Inspect);
-        let publisher = ask(&self.publisher, |reply| reply);
-
+        let roster = self.roster();
+        let until = Instant::now() + PATIENCE;
         let mut status = self.blank();
         status.system = system::system();
         let mut figures = BTreeMap::new();
-        for (name, answer) in jobs {
-            let answer = add_job(&mut status, name, wait(&answer, until));
-            figures.extend(answer.map(|answer| (name.to_string(), answer)));
+        let mut publisher = None;
+        match roster {
+            None => {
+                status.broker.connected = false;
+                status.findings.push(Finding::of_daemon(SILENT));
+            }
+            Some(roster) => {
+                let ask_job = |job: PanelJob| (job.name, ask(&job.commands, Command::Inspect));
+                let jobs: Vec<_> = roster.jobs.into_iter().map(ask_job).collect();
+                let asked = ask(&roster.publisher, |reply| reply);
+                if roster.stopping {
+                    "stopping".clone_into(&mut status.state);
+                }
+                status.reload = roster.reload;
+                status.findings.extend(roster.findings);
+                for (name, answer) in jobs {
+                    let answer = add_job(&mut status, &name, wait(&answer, until));
+                    figures.extend(answer.map(|answer| (name.to_string(), answer)));
+                }
+                publisher = wait(&asked, until);
+                add_publisher(&mut status, publisher.as_ref());
+            }
         }
-        let (publisher, store) = (wait(&publisher, until), wait(&store, until));
-        add_publisher(&mut status, publisher.as_ref());
+        let store = wait(&store, until);
         add_store(&mut status, store.as_ref());
         // Where a command helps that is more to the point than the log, it is there already.
         for finding in &mut status.findings {
@@ -113,19 +171,33 @@ impl Panel {
         Look { status, jobs: figures, store, publisher }
     }
 
-    /// Whether every job says that nothing is left to do.
-    pub fn is_empty(&self) -> bool {
-        let until = Instant::now() + PATIENCE;
-        let answers: Vec<_> = self.jobs.iter().map(|job| ask(&job.commands, Command::IsEmpty)).collect();
-        answers.iter().all(|answer| wait(answer, until) == Some(true))
+    /// What `main` owns now.
+    fn roster(&self) -> Option<Roster> {
+        let answer = ask(&self.main, Question::Roster);
+        wait(&answer, Instant::now() + PATIENCE)
     }
 
-    /// Whether every job has found its broker, and consumes unless it is paused.
-    pub fn is_settled(&self) -> bool {
-        let until = Instant::now() + GLANCE;
-        let answers: Vec<_> = self.jobs.iter().map(|job| ask(&job.commands, Command::Inspect)).collect();
-        let mut answers = answers.iter().map(|answer| wait(answer, until));
-        answers.all(|answer| answer.is_some_and(|inspection| inspection.report.state != "connecting"))
+    /// Which thread has not turned its loop for long, if any.
+    pub fn hanging(&self) -> Option<String> {
+        let answer = ask(&self.main, Question::Hanging);
+        wait(&answer, Instant::now() + MAIN_PATIENCE).unwrap_or_else(|| Some("main".to_owned()))
+    }
+
+    fn jobs(&self) -> Result<Vec<PanelJob>, String> {
+        self.roster().map(|roster| roster.jobs).ok_or_else(|| SILENT.to_owned())
+    }
+
+    /// Has the configuration read anew, or only said what that would change. What follows is seen in the status.
+    pub fn reload(&self, only_asks: bool, by: Who) -> Result<report::Reload, String> {
+        let answer = ask(&self.main, |reply| Question::Reload(Order { only_asks, by, reply: Some(reply) }));
+        answer.recv_deadline(Instant::now() + READING).map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                "the files of the configuration could not be read in time: is their disk well?".to_owned()
+            }
+            RecvTimeoutError::Disconnected => {
+                "warrend takes no reload now: it is stopping, or has too much to answer".to_owned()
+            }
+        })
     }
 
     /// Pauses a job by hand. Remembered before it is done, so that it outlives the daemon.
@@ -140,19 +212,18 @@ impl Panel {
     }
 
     fn set_pause(&self, name: &str, pause: Option<Pause>, deed: Deed) -> Result<(), String> {
-        let Some(job) = self.jobs.iter().find(|job| *job.name == *name) else {
-            let names: Vec<_> = self.jobs.iter().map(|job| &*job.name).collect();
-            return Err(format!("no job {name:?} runs here; there are: {}", names.join(", ")));
-        };
+        let id = named(&self.jobs()?, name)?.id;
         let deed = deed.to(name);
-        let remembered = ask(&self.recorder, |reply| store::Request::Pause(job.id, pause.clone(), deed, reply));
+        let remembered = ask(&self.recorder, |reply| store::Request::Pause(id, pause.clone(), deed, reply));
         match wait(&remembered, Instant::now() + PATIENCE) {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err(SILENT_RECORDER.to_owned()),
         }
+        // Asked anew: a job that has started since then may have read what was remembered before.
+        let jobs = self.jobs()?;
         // A job that waits for its broker takes it up when it is done with that.
-        job.commands.send_timeout(Command::Pause(pause), PATIENCE).map_err(|_| {
+        named(&jobs, name)?.commands.send_timeout(Command::Pause(pause), PATIENCE).map_err(|_| {
             format!("job {name} does not answer: it waits for RabbitMQ or for the disk; its next start will do it")
         })
     }
@@ -160,7 +231,7 @@ impl Panel {
     /// Has a key forgotten, or all keys of a job, unless they are in flight. The job need not run here.
     pub fn forget(&self, name: &str, key: Option<MessageKey>, by: Who) -> Result<report::Upkeep, String> {
         let until = Instant::now() + PATIENCE;
-        if let Some(job) = self.jobs.iter().find(|job| *job.name == *name) {
+        if let Some(job) = self.jobs()?.iter().find(|job| *job.name == *name) {
             let in_flight = ask(&job.commands, |reply| Command::Forget(key.clone(), reply));
             match wait(&in_flight, until) {
                 Some(0) => {}
@@ -202,9 +273,10 @@ impl Panel {
 
     /// The jobs that have a key in flight.
     pub fn find(&self, key: &MessageKey) -> Vec<report::Found> {
+        let jobs = self.jobs().unwrap_or_default();
         let until = Instant::now() + PATIENCE;
         let ask_job = |job: &PanelJob| ask(&job.commands, |reply| Command::Find(key.clone(), reply));
-        let answers: Vec<_> = self.jobs.iter().map(|job| (job, ask_job(job))).collect();
+        let answers: Vec<_> = jobs.iter().map(|job| (job, ask_job(job))).collect();
         let found = answers.iter().filter_map(|(job, answer)| {
             let (attempt, stage) = wait(answer, until)??;
             Some(report::Found { job: job.name.to_string(), attempt, stage: stage.to_owned() })
@@ -213,13 +285,12 @@ impl Panel {
     }
 
     fn blank(&self) -> Status {
-        let stopping = self.stopping.load(Ordering::Relaxed);
         Status {
             schema: report::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
-            state: if stopping { "stopping" } else { "running" }.to_owned(),
+            state: "running".to_owned(),
             healthy: false,
             problems: Vec::new(),
             findings: Vec::new(),
@@ -227,6 +298,7 @@ impl Panel {
             store: report::Store::default(),
             jobs: BTreeMap::new(),
             system: report::System::default(),
+            reload: None,
         }
     }
 }
@@ -238,6 +310,28 @@ fn no_room(error: store::StoreError) -> String {
 fn upkeep(upkeep: store::Upkeep) -> report::Upkeep {
     let store::Upkeep { forgotten, given_back, done } = upkeep;
     report::Upkeep { forgotten, given_back, finished: done }
+}
+
+fn named<'a>(jobs: &'a [PanelJob], name: &str) -> Result<&'a PanelJob, String> {
+    jobs.iter().find(|job| *job.name == *name).ok_or_else(|| {
+        let names: Vec<_> = jobs.iter().map(|job| &*job.name).collect();
+        format!("no job {name:?} runs here; there are: {}", names.join(", "))
+    })
+}
+
+/// Whether every job says that nothing is left to do.
+pub fn is_empty(jobs: &[PanelJob]) -> bool {
+    let until = Instant::now() + PATIENCE;
+    let answers: Vec<_> = jobs.iter().map(|job| ask(&job.commands, Command::IsEmpty)).collect();
+    answers.iter().all(|answer| wait(answer, until) == Some(true))
+}
+
+/// Whether every job has found its broker, and consumes unless it is paused.
+pub fn is_settled(jobs: &[PanelJob]) -> bool {
+    let until = Instant::now() + GLANCE;
+    let answers: Vec<_> = jobs.iter().map(|job| ask(&job.commands, Command::Inspect)).collect();
+    let mut answers = answers.iter().map(|answer| wait(answer, until));
+    answers.all(|answer| answer.is_some_and(|inspection| inspection.report.state != "connecting"))
 }
 
 /// Sends a question; never waits, not even for room.

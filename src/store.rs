@@ -46,7 +46,7 @@ use lock::Lock;
 use place::Files;
 pub use place::Place;
 pub use reader::Reader;
-pub use recorder::{Attempt, Batch, Recorder, Request, StoreReport, Upkeep, Written};
+pub use recorder::{Admission, Attempt, Batch, Recorder, Request, SPARE_JOBS, StoreReport, Upkeep, Written};
 pub use stats::{JobStats, Stats, stats};
 pub use upkeep::{forget, note, prune};
 pub use verify::verify;

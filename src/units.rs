@@ -61,6 +61,19 @@ fn starts(unit: &str) -> Cli {
     cli
 }
 
+#[test]
+fn a_reload_goes_to_the_daemon_of_the_unit() {
+    for unit in [UNIT, TEMPLATE] {
+        let line = service(unit, "ExecReload");
+        let line = line.strip_prefix(&format!("{PLACEHOLDER}/")).expect("the folder is put in when it is installed");
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert!(matches!(cli.command, Command::Reload { check: false, json: false }), "{cli:?}");
+        assert_eq!(cli.config, starts(unit).config);
+    }
+    // It takes at most shutdown.timeout, and systemd waits longer.
+    assert!(seconds(&service(UNIT, "TimeoutStartSec")) > 2 * load("warrend.toml").shutdown.timeout);
+}
+
 /// Whether systemd does well to start the daemon again after such an end.
 fn a_restart_may_mend(exit: Exit) -> bool {
     match exit {
@@ -145,6 +158,7 @@ fn the_template_is_the_unit_under_a_name() {
         ("Service.ExecStart", "@BINDIR@/warrend run --config /etc/warrend/%i/warrend.toml"),
         ("Service.ConfigurationDirectory", "warrend/%i"),
         ("Service.StateDirectory", "warrend/%i"),
+        ("Service.ExecReload", "@BINDIR@/warrend reload --config /etc/warrend/%i/warrend.toml"),
         ("Service.RuntimeDirectory", "warrend-%i"),
         ("Service.LoadCredential", "amqp-password:/etc/warrend/%i/amqp-password"),
     ];

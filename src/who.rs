@@ -30,6 +30,11 @@ impl Who {
         Self { name: "warrend".to_owned(), uid: None }
     }
 
+    /// Whoever sent a signal, which does not say.
+    pub fn signal(name: &str) -> Self {
+        Self { name: name.to_owned(), uid: None }
+    }
+
     /// Who runs this process.
     pub fn here() -> Self {
         Self::user(rustix::process::getuid().as_raw())

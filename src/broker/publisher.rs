@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use amiquip::{Confirm, ConnectionBlockedNotification};
@@ -79,17 +79,25 @@ pub struct PublisherReport {
     pub last_error: Option<String>,
 }
 
+/// Asks the publisher for a report.
+pub type Inspector = Sender<Sender<PublisherReport>>;
+
 /// The running publisher.
 pub struct Publisher {
     /// Messages to publish. Bounded; use `try_send`.
     pub requests: Sender<PublishRequest>,
     /// Asks for a report; the answer is sent with `try_send`, so bring a channel with room for one.
-    pub inspect: Sender<Sender<PublisherReport>>,
+    pub inspect: Inspector,
     stop: Sender<Instant>,
     thread: JoinHandle<()>,
 }
 
 impl Publisher {
+    /// Its thread.
+    pub fn thread(&self) -> ThreadId {
+        self.thread.thread().id()
+    }
+
     /// Lets the publisher finish what it has and what waits in `requests`, until `deadline` at the latest, then closes its
     /// connection (at most 2 s more) and waits for the thread. What is not confirmed by then gets no answer.
     pub fn stop(self, deadline: Instant) {

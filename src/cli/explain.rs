@@ -82,7 +82,8 @@ pub fn explain(
 fn in_flight(config: &Config, key: &MessageKey) -> Vec<Found> {
     match control::ask(&config.control.socket, &Request::Find { key: key.to_text() }) {
         Ok(Answer::Found(all)) => all.found,
-        Ok(Answer::Status(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Error { .. }) | Err(_) => Vec::new(),
+        Ok(Answer::Status(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. })
+        | Err(_) => Vec::new(),
     }
 }
 

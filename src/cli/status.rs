@@ -65,7 +65,9 @@ pub fn status(config: &Config, options: &Options, color: bool, out: &mut impl Wr
 fn ask_status(socket: &Path) -> Result<Box<Status>, Failure> {
     match ask(socket, &Request::Status)? {
         Answer::Status(status) => Ok(status),
-        Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Error { .. } => Err(misunderstood()),
+        Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. } => {
+            Err(misunderstood())
+        }
     }
 }
 
@@ -196,6 +198,7 @@ pub mod tests {
             store: report::Store { path: "/var/lib/warrend/warrend.db".to_owned(), ..report::Store::default() },
             jobs: (0..jobs).map(|index| (format!("job-{index:02}"), job(index))).collect(),
             system: report::System::default(),
+            reload: None,
         }
     }
 

@@ -77,10 +77,18 @@ pub fn check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded
     read_all(path, env, true)
 }
 
+/// Where the daemon of this configuration listens, also where something else in it is wrong: that daemon runs on, and can
+/// be asked. The default where even that cannot be read.
+pub fn control_socket(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let folder = folder_of(path);
+    let (file, reader) = (read(path.to_path_buf()), Reader::new(env, &folder));
+    let (tree, _) = DeTable::parse_recoverable(file.toml());
+    let main = Section::new(&reader, tree.get_ref(), Place::whole(0), &shape::ROOT);
+    general::control(&main.section("control", &shape::CONTROL)).socket
+}
+
 fn read_all(path: &Path, env: &dyn Fn(&str) -> Option<String>, inspects_files: bool) -> Result<Loaded, Report> {
-    let folder = path.parent().unwrap_or(Path::new(""));
-    // Handlers may run in another folder than the daemon. Where the current one is gone, paths stay as they are.
-    let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_path_buf());
+    let folder = folder_of(path);
     let mut files = vec![read(path.to_path_buf())];
     if files[0].unreadable.is_none() {
         files.extend(job_files(&path.with_file_name(JOBS_FOLDER)));
@@ -88,6 +96,12 @@ fn read_all(path: &Path, env: &dyn Fn(&str) -> Option<String>, inspects_files: b
     let mut reader = Reader::new(env, &folder);
     reader.inspects_files = inspects_files;
     judge(&files, reader)
+}
+
+/// Handlers may run in another folder than the daemon. Where the current one is gone, paths stay as they are.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_path_buf())
 }
 
 fn read(path: PathBuf) -> File {

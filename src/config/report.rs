@@ -145,13 +145,9 @@ impl Report {
         text
     }
 
-    /// Each entry as one sentence with its place, for the log.
-    pub fn sentences(&self) -> impl Iterator<Item = String> {
-        self.entries.iter().map(|entry| {
-            let line = entry.spot.line.as_ref().map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
-            let help = entry.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
-            format!("{}{line}: {}{help}", entry.spot.file, entry.message)
-        })
+    /// A line for each entry, for the log: place, what is wrong, how to mend it.
+    pub fn lines(&self) -> Vec<String> {
+        self.entries.iter().take(SHOWN).map(Entry::line).collect()
     }
 
     /// A JSON array of objects with `level` (`error` or `warning`), `file`, `line`, `column`, `message` and `help`;
@@ -203,6 +199,12 @@ impl Spot {
 }
 
 impl Entry {
+    fn line(&self) -> String {
+        let place = self.spot.line.as_ref().map_or_else(String::new, |line| format!(":{}:{}", line.line, line.column));
+        let help = self.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
+        format!("{}{place}: {}{help}", self.spot.file, self.message)
+    }
+
     fn render(&self, renderer: &Renderer) -> String {
         let title = match self.level {
             Level::Error => Style::ERROR,

@@ -83,6 +83,14 @@ pub fn show_duration(duration: Duration) -> String {
     format!("{}{name}", total / scale)
 }
 
+/// A size in its largest whole unit of powers of 1024, as the configuration writes it.
+pub fn show_size(size: u64) -> String {
+    let binary = SIZE_UNITS[..4].iter().rev();
+    let unit = binary.into_iter().find(|(_, scale)| size.is_multiple_of(*scale) && size >= *scale);
+    let (name, scale) = unit.copied().unwrap_or(("B", 1));
+    format!("{}{name}", size / scale)
+}
+
 /// Splits the leading digits from the rest.
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -183,6 +191,14 @@ mod tests {
             let duration = parse_duration(text).expect("a good duration");
             assert_eq!(show_duration(duration), text);
         }
+    }
+
+    #[test]
+    fn shows_sizes_as_they_are_written() {
+        for text in ["1B", "1023B", "64KiB", "1536KiB", "16MiB", "3GiB", "0B"] {
+            assert_eq!(show_size(parse_size(text).expect("a good size")), text);
+        }
+        assert_eq!(show_size(10_000), "10000B");
     }
 
     mod fuzz {

@@ -17,18 +17,27 @@ use super::Signal;
 /// that hangs is no reason to restart.
 const HANGS: Duration = Duration::from_secs(90);
 
-/// Starts the thread `signals`. A closed terminal (SIGHUP) ends the daemon as orderly as the others do.
+/// Starts the thread `signals`. SIGHUP has two meanings: read the configuration anew, and, where the daemon was started in a
+/// terminal, that this one was closed. Then it ends, as orderly as by the others.
 pub fn catch_signals(inbox: Sender<Signal>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let had_terminal = has_terminal();
     let thread = std::thread::Builder::new().name("signals".to_owned());
     thread.spawn(move || {
-        for _ in &mut signals {
-            if inbox.send(Signal::Stop).is_err() {
+        for signal in &mut signals {
+            let closed = signal == SIGHUP && had_terminal && !has_terminal();
+            let told = if signal == SIGHUP && !closed { Signal::Reload } else { Signal::Stop };
+            if inbox.send(told).is_err() {
                 return;
             }
         }
     })?;
     Ok(())
+}
+
+/// Whether this process has a controlling terminal; the system takes it away before it tells of its end.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Tells `main` when the thread that owns it ends, for whatever reason.
@@ -47,8 +56,9 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        // A full inbox already holds a reason to stop.
-        let _ = self.gone.try_send(Signal::Gone(std::mem::take(&mut self.thread)));
+        // A full inbox keeps `main` awake until it is empty, and then it looks for threads that have ended.
+        let thread = std::thread::current().id();
+        let _ = self.gone.try_send(Signal::Gone { name: std::mem::take(&mut self.thread), thread });
     }
 }
 
@@ -92,6 +102,11 @@ impl Beats {
         beat
     }
 
+    /// That thread has ended.
+    pub fn remove(&mut self, thread: &str) {
+        self.threads.retain(|(name, _)| name != thread);
+    }
+
     /// A thread that has not turned its loop for long.
     pub fn hanging(&self) -> Option<&str> {
         let hangs = self.threads.iter().find(|(_, beat)| beat.age() > HANGS);
@@ -102,7 +117,8 @@ impl Beats {
 /// What systemd hears. Without systemd every message goes nowhere.
 #[derive(Debug)]
 pub struct Watchdog {
-    beats: Beats,
+    /// Threads come and go.
+    pub(super) beats: Beats,
     /// `WatchdogSec=` of the unit.
     period: Option<Duration>,
     fed: Instant,
@@ -122,6 +138,20 @@ impl Watchdog {
     /// The daemon is up; it may not have reached its broker.
     pub fn ready(&self, jobs: usize) {
         notify(&[NotifyState::Ready, NotifyState::Status(&format!("running {jobs} jobs"))]);
+    }
+
+    /// The configuration is being read anew. Units of `Type=notify-reload` want to know since when.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(error) => warn!("no time to tell systemd: {error}"),
+        }
+    }
+
+    /// That is over.
+    pub fn reloaded(&self, jobs: usize, problem: Option<&str>) {
+        let problem = problem.map_or_else(String::new, |problem| format!("; {problem}"));
+        notify(&[NotifyState::Ready, NotifyState::Status(&format!("running {jobs} jobs{problem}"))]);
     }
 
     /// The daemon drains.

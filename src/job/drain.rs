@@ -1,6 +1,6 @@
 //! What the job is told and asked, and its orderly end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::debug;
 
@@ -17,6 +17,16 @@ const LAST_COPIES: Duration = Duration::from_secs(2);
 impl Job {
     /// The end of a drain: at its deadline running handlers are ended, and soon after that it is over.
     pub(super) fn keep_phase(&mut self) {
+        if let Phase::Draining(until) = &mut self.phase
+            && self.patient
+        {
+            // Each handler has its own timeout. What ran must be recorded too, or the next one of this job would run it again.
+            let census = self.machine.census();
+            let runs = (census.running + census.recording).saturating_sub(self.owed.len());
+            if runs > 0 || self.recording {
+                *until = (*until).max(self.now + LAST_WORDS);
+            }
+        }
         if let Phase::Draining(until) = self.phase
             && self.now >= until
             && !self.workers.stop.is_raised()
@@ -74,16 +84,13 @@ impl Job {
                     self.subscriptions.start(self.now);
                 }
             }
-            Command::Drain(until) => {
-                self.phase = Phase::Draining(until);
-                self.subscriptions.lost();
-                self.stop_taking(session)?;
-            }
+            Command::Drain(until) => self.drain(until, false, session)?,
+            Command::Retire(until) => self.drain(until, true, session)?,
             Command::Hurry => {
                 if self.phase == Phase::Working {
                     self.hand_back_queued();
                 }
-                self.phase = Phase::Draining(self.now);
+                (self.phase, self.patient) = (Phase::Draining(self.now), false);
                 self.workers.stop.raise();
             }
         }
@@ -100,6 +107,12 @@ impl Job {
             self.wiring.reader.forget(key);
         }
         in_flight
+    }
+
+    fn drain(&mut self, until: Instant, patient: bool, session: Option<&mut Session<'_>>) -> Result<(), Exit> {
+        (self.phase, self.patient) = (Phase::Draining(until), patient);
+        self.subscriptions.lost();
+        self.stop_taking(session)
     }
 
     /// What waits goes back, and nothing more is delivered.

@@ -30,6 +30,8 @@ pub enum Command {
     Pause(Option<Pause>),
     /// Stop taking, let running handlers finish until then, give back the rest, end.
     Drain(Instant),
+    /// The same, but running handlers have whatever time their own settings give them; until then copies may be confirmed.
+    Retire(Instant),
     /// End running handlers now; what is finished is still recorded.
     Hurry,
 }
@@ -104,8 +106,9 @@ pub struct JobHandle {
     pub id: JobId,
     /// Bounded; senders give up after a while.
     pub commands: Sender<Command>,
-    /// Joins when the job has drained, or with the error of the store that ended it.
-    pub thread: JoinHandle<Result<(), StoreError>>,
+    /// Joins when the job has drained, with its look at the store for the one that follows it; or with the error of the store
+    /// that ended it.
+    pub thread: JoinHandle<Result<Reader, StoreError>>,
 }
 
 /// Starts the thread `job:<name>` and its workers.

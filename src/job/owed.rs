@@ -172,7 +172,7 @@ impl Job {
                     self.owed.insert(ticket, owed);
                 }
                 Owed::Reply(_) => {
-                    self.on_owed(ticket, owed, Err("the daemon stops before the broker took it".to_owned()));
+                    self.on_owed(ticket, owed, Err("its job ended before the broker took it".to_owned()));
                 }
             }
         }

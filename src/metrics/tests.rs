@@ -48,6 +48,7 @@ fn look() -> Look {
             store: Store::default(),
             jobs: [("work".to_owned(), job), ("silent".to_owned(), silent)].into(),
             system: System::default(),
+            reload: None,
         },
         jobs: [("work".to_owned(), Figures { connected: true, histograms, pauses, quoted: None })].into(),
         store: Some(StoreReport {

@@ -47,6 +47,8 @@ pub enum Act {
     Forgot,
     /// What is over was forgotten before its time came.
     Pruned,
+    /// A changed configuration was taken up.
+    Reloaded,
     /// Dead letters are being brought back to work.
     Replay,
     /// So many were.
@@ -77,6 +79,7 @@ impl Act {
             Self::Resumed => "resumed",
             Self::Forgot => "forgot",
             Self::Pruned => "pruned",
+            Self::Reloaded => "reloaded",
             Self::Replay => "replay",
             Self::Replayed => "replayed",
             Self::Purge => "purge",
@@ -101,7 +104,13 @@ impl Act {
             | Self::Imported
             | Self::Export
             | Self::Exported => true,
-            Self::Paused | Self::Resumed | Self::Forgot | Self::Pruned | Self::Dead | Self::Dropped => false,
+            Self::Paused
+            | Self::Resumed
+            | Self::Forgot
+            | Self::Pruned
+            | Self::Reloaded
+            | Self::Dead
+            | Self::Dropped => false,
         }
     }
 

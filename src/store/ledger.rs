@@ -137,9 +137,7 @@ impl Ledger {
         }
         let mut select = connection.prepare("SELECT DISTINCT job FROM starts")?;
         self.starting = select.query_map([], |row| row.get(0).map(JobId))?.collect::<rusqlite::Result<_>>()?;
-        let recent = self.store.recent.read();
-        let ends = recent.each_young().map(|(job, entry)| self.retention.over_at(job, entry.at));
-        self.young_until = ends.min().unwrap_or(i64::MAX);
+        self.young_until = self.first_young_end();
         Ok(())
     }
 
@@ -162,6 +160,28 @@ impl Ledger {
     pub fn records(&self) -> i64 {
         let settled: i64 = self.generations.values().map(|generation| generation.rows).sum();
         settled + self.store.recent.read().len() as i64
+    }
+
+    /// The store below it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// From now on the records of a job are kept for so long; with `None` for good.
+    pub fn set_retention(&mut self, job: JobId, kept: Option<Duration>) {
+        if !self.retention.set(job, kept) {
+            return;
+        }
+        // What was known about the ends of records is no longer true; each generation is walked once, as after a start.
+        self.pruning = None;
+        self.generations.values_mut().for_each(|generation| generation.until = i64::MIN);
+        self.young_until = self.first_young_end();
+    }
+
+    fn first_young_end(&self) -> i64 {
+        let recent = self.store.recent.read();
+        let ends = recent.each_young().map(|(job, entry)| self.retention.over_at(job, entry.at));
+        ends.min().unwrap_or(i64::MAX)
     }
 
     /// Commits all batches in one transaction. An error means that nothing of it happened.

@@ -10,10 +10,10 @@ use log::{error, info, warn};
 
 use super::audit::{Act, Deed};
 use super::ledger::Ledger;
-use super::{JobId, Pause, Store, StoreError};
+use super::{JobId, Pause, Reader, Store, StoreError, recent};
 use crate::histogram::{COMMITS, Histogram};
 use crate::policy::inflight::Mark;
-use crate::task::{Committed, MessageKey, Record, Ticket, UnixMillis};
+use crate::task::{Committed, JobName, MessageKey, Record, Ticket, UnixMillis};
 use crate::who::Who;
 use crate::{background, failpoint};
 
@@ -25,6 +25,9 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 const TEND_PAUSE: Duration = Duration::from_millis(100);
 /// Until it is looked again whether something is over.
 const TEND_REST: Duration = Duration::from_secs(60);
+
+/// Jobs that may start beside those that the recorder was started for: its inbox has room for a batch of each.
+pub const SPARE_JOBS: usize = 256;
 
 /// One job's records, to be committed together.
 #[derive(Debug)]
@@ -77,6 +80,10 @@ pub enum Request {
     Upkeep(Option<Who>, Sender<Result<Upkeep, StoreError>>),
     /// Write down what somebody did; the answer comes when that is durable.
     Note(Deed, Sender<Result<(), StoreError>>),
+    /// Make a job known that is about to start; the answer comes when that is durable.
+    Admit(Admission, Sender<Result<Admitted, StoreError>>),
+    /// Keep the records of a job for so long from now on; with `None` for good: it may come back.
+    Retain(JobId, Option<Duration>),
     /// Say how it is.
     Inspect(Sender<StoreReport>),
 }
@@ -90,6 +97,35 @@ pub struct Upkeep {
     pub given_back: u64,
     /// Nothing is left to do.
     pub done: bool,
+}
+
+/// A job that is about to start while the recorder runs.
+#[derive(Debug)]
+pub struct Admission {
+    /// Its name.
+    pub name: JobName,
+    /// How long its records are kept.
+    pub retention: Duration,
+    /// Whether it may run again what was running when a daemon died.
+    pub forgets_starts: bool,
+}
+
+/// What a job that was admitted starts with.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its number.
+    pub id: JobId,
+    /// Whether it is paused by hand.
+    pub pause: Option<Pause>,
+    path: PathBuf,
+    recent: recent::Shared,
+}
+
+impl Admitted {
+    /// A read-only handle. It reads the keys of the job once, a second or so for millions: not to be done by the recorder.
+    pub fn reader(&self) -> Result<Reader, StoreError> {
+        Reader::open(&self.path, self.id, self.recent.clone())
+    }
 }
 
 /// Figures for `status`.
@@ -136,8 +172,8 @@ impl Recorder {
         beat: impl Fn() + Send + 'static,
         alive: impl Send + 'static,
     ) -> std::io::Result<Self> {
-        // One batch for each job, and room for inspections.
-        let (requests, inbox) = crossbeam_channel::bounded(retention.len() + 4);
+        // One batch for each job, also for those that come later, and room for inspections.
+        let (requests, inbox) = crossbeam_channel::bounded(retention.len() + SPARE_JOBS + 4);
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             let _alive = alive;
             background::enter();
@@ -233,6 +269,17 @@ impl Writer {
         }
     }
 
+    fn admit(&mut self, job: &Admission) -> Result<Admitted, StoreError> {
+        let store = self.ledger.store();
+        let id = store.job_id(&job.name)?;
+        if job.forgets_starts {
+            store.forget_starts(id)?;
+        }
+        let (pause, path, recent) = (store.pause(id)?, store.path.clone(), store.recent.clone());
+        self.ledger.set_retention(id, Some(job.retention));
+        Ok(Admitted { id, pause, path, recent })
+    }
+
     fn patience(&self) -> Duration {
         if !self.upkeep.done {
             return Duration::ZERO;
@@ -262,6 +309,14 @@ impl Writer {
                 Request::Note(deed, reply) => {
                     let done = self.ledger.note(&deed);
                     answer(&reply, done)?;
+                }
+                Request::Admit(job, reply) => {
+                    let done = self.admit(&job);
+                    answer(&reply, done)?;
+                }
+                Request::Retain(job, kept) => {
+                    self.ledger.set_retention(job, kept);
+                    self.tend_at = Instant::now();
                 }
                 Request::Inspect(reply) => {
                     // An asker that gave up has dropped its end.
@@ -576,6 +631,39 @@ mod tests {
         running.commit(vec![record(4, "b", 1, Recorded::Done)], Vec::new());
         assert_eq!(running.reader().look_up([(&key("b"), 1)]).unwrap(), [Some(Recorded::Done)]);
         assert_eq!(running.report().records, 2);
+    }
+
+    #[test]
+    fn a_job_is_admitted_while_others_work() {
+        let bench = Bench::new();
+        let running = bench.recorder();
+        running.commit(vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        let admit = |name: &str| {
+            let (reply, admitted) = crossbeam_channel::bounded(1);
+            let job = Admission { name: name.into(), retention: Duration::from_secs(9), forgets_starts: true };
+            running.recorder.requests.send(Request::Admit(job, reply)).unwrap();
+            admitted.recv_timeout(Duration::from_secs(10)).unwrap().unwrap()
+        };
+        let known = admit("j");
+        assert_eq!((known.id, known.pause.clone()), (running.job, None));
+        assert_eq!(known.reader().unwrap().look_up([(&key("a"), 1)]).unwrap(), [Some(Recorded::Done)]);
+        let new = admit("new");
+        assert_ne!(new.id, running.job);
+        assert_eq!(new.reader().unwrap().look_up([(&key("a"), 1)]).unwrap(), [None]);
+    }
+
+    #[test]
+    fn what_is_kept_for_less_time_is_forgotten_soon() {
+        let bench = Bench::new();
+        let running = bench.recorder();
+        running.commit(vec![record(1, "a", 1, Recorded::Done)], Vec::new());
+        assert_eq!(running.report().records, 1);
+        running.recorder.requests.send(Request::Retain(running.job, Some(Duration::from_millis(1)))).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while running.report().records > 0 {
+            assert!(Instant::now() < until, "it is still kept");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

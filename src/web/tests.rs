@@ -6,8 +6,8 @@ use request::{Refusal, Request, parse};
 
 /// Of a daemon without jobs whose threads have ended: whatever is asked is answered at once.
 fn panel() -> Panel {
-    let (recorder, publisher) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
-    Panel { jobs: Vec::new(), recorder, publisher, started: Instant::now(), stopping: Arc::default() }
+    let (recorder, main) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
+    Panel { main, recorder, started: Instant::now() }
 }
 
 struct Running {

@@ -31,6 +31,7 @@ mod order;
 mod pause;
 mod prefetch;
 mod proxy;
+mod reload;
 mod reply;
 mod stall;
 mod store;

@@ -1,6 +1,7 @@
 //! The broker that the tests share, and a vhost of its own for each test.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -284,6 +285,17 @@ impl Vhost {
     /// Consumers of the queue. `None`: there is no such queue.
     pub fn consumers(&self, queue: &str) -> Option<u32> {
         self.passive(queue, |queue| queue.declared_consumer_count())
+    }
+
+    /// The consumer tags of each queue, as the management API has them.
+    pub fn consumer_tags(&self) -> BTreeMap<String, Vec<String>> {
+        let mut tags: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let listing = self.call("GET", &format!("/api/consumers/{}", self.name), None);
+        for consumer in listing.as_array().into_iter().flatten() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            tags.entry(text(&consumer["queue"]["name"])).or_default().push(text(&consumer["consumer_tag"]));
+        }
+        tags
     }
 
     fn passive(&self, queue: &str, read: impl FnOnce(&amiquip::Queue<'_>) -> Option<u32>) -> Option<u32> {

@@ -29,7 +29,7 @@ verify() {
 
 # An executable that exists on every machine stands in for the installed one.
 for unit in warrend.service warrend@.service; do
-    sed -e 's|^ExecStart=@BINDIR@/warrend|ExecStart=/bin/true|' "$root/systemd/$unit" >"$folder/$unit"
+    sed -e 's|^\(Exec[A-Za-z]*\)=@BINDIR@/warrend|\1=/bin/true|' "$root/systemd/$unit" >"$folder/$unit"
 done
 for unit in warrend.service warrend@billing.service; do
     echo "systemd-analyze verify $unit"

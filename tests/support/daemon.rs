@@ -70,6 +70,16 @@ impl Daemon {
         self.write();
     }
 
+    /// What [`Daemon::set_jobs`] was given last.
+    pub fn jobs(&self) -> String {
+        self.configuration.1.clone()
+    }
+
+    /// What [`Daemon::set_broker`] was given last.
+    pub fn broker(&self) -> String {
+        self.configuration.0.clone()
+    }
+
     /// Replaces the content of `[broker]`; the next start reads it.
     pub fn set_broker(&mut self, broker: &str) {
         broker.clone_into(&mut self.configuration.0);

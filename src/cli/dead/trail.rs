@@ -55,7 +55,7 @@ impl<'c> Trail<'c> {
         match control::ask(&self.config.control.socket, &request) {
             Ok(Answer::Done { .. }) => Ok(()),
             Ok(Answer::Error { error }) | Err(AskError::Failed(error)) => Err(error),
-            Ok(Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_)) => {
+            Ok(Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_) | Answer::Reload(_)) => {
                 Err("the daemon's answer is of another kind: is it another version?".to_owned())
             }
             Err(AskError::Forbidden) => {

@@ -110,20 +110,27 @@ pub const FILES: [(&str, &str); 5] = [
 ];
 
 /// What the daemon does on a signal.
-pub const SIGNALS: [(&str, &str); 2] = [
+pub const SIGNALS: [(&str, &str); 3] = [
     (
-        "SIGTERM, SIGINT, SIGHUP",
+        "SIGTERM, SIGINT",
         "Stops: nothing more is taken, what waits goes back to its queue, running handlers may finish within \
          `shutdown.timeout`, and end then. What they did is recorded.",
     ),
     ("the same again", "Running handlers are ended now."),
+    (
+        "SIGHUP",
+        "Reads the configuration anew, as `warrend reload` does; what is wrong with it is in the log. For a daemon that was \
+         started in a terminal, the end of that terminal is a SIGTERM.",
+    ),
 ];
 
 /// How it is run.
-pub const SYSTEMD: [&str; 4] = [
+pub const SYSTEMD: [&str; 5] = [
     "The unit is `warrend.service`; several daemons on one machine are instances of `warrend@.service`, each with a \
      configuration of its own in /etc/warrend/NAME/warrend.toml. After a failure they are started again, but not where the \
      configuration is at fault (78).",
+    "`systemctl reload warrend` is `warrend reload`: a faulty configuration fails it and changes nothing. It expands ${NAME} in \
+     the environment that the daemon was started with: a change of the unit takes a restart.",
     "Handlers run inside of the unit's bounds: the file system is read-only but for /var/lib/warrend and /tmp, home folders \
      are not there, and nothing gains privileges. Languages that compile while they run (Java, Node.js, .NET, LuaJIT) are \
      killed by MemoryDenyWriteExecute=. Drop-ins that loosen single bounds are in /usr/share/doc/warrend/examples/systemd: \

@@ -179,7 +179,7 @@ fn put(socket: &std::path::Path, question: Ask) -> Event {
     let tell = |request: &Request, done: String| {
         Event::Told(match ask(socket, request) {
             Ok(Answer::Done { .. }) => Ok(done),
-            Ok(Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_) | Answer::Error { .. }) => {
+            Ok(Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. }) => {
                 Err(misunderstood().text)
             }
             Err(Failure { text, .. }) => Err(text),
@@ -188,9 +188,9 @@ fn put(socket: &std::path::Path, question: Ask) -> Event {
     match question {
         Ask::Status => Event::Status(match ask(socket, &Request::Status) {
             Ok(Answer::Status(status)) => Ok(status),
-            Ok(Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Error { .. }) => {
-                Err(misunderstood().text)
-            }
+            Ok(
+                Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. },
+            ) => Err(misunderstood().text),
             Err(Failure { text, .. }) => Err(text),
         }),
         Ask::Pause(job) => {

@@ -25,6 +25,15 @@ impl Retention {
         self.kept.iter().map(|(job, kept)| (*job, *kept))
     }
 
+    /// From now on a job's records are kept for so long, with `None` for good. Says whether that is new.
+    pub(super) fn set(&mut self, job: JobId, kept: Option<Duration>) -> bool {
+        let before = match kept {
+            Some(kept) => self.kept.insert(job, kept),
+            None => self.kept.remove(&job),
+        };
+        before != kept
+    }
+
     /// Whatever a job has recorded up to that time is over.
     pub(super) fn forget_until(&mut self, job: JobId, at: i64) {
         self.forgotten.insert(job, at);
