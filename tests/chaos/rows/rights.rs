@@ -58,7 +58,13 @@ fn rights(trial: &Trial) -> Figures {
         scene.daemon.wait_until("status says what is wrong", DAEMON_TIMEOUT, |daemon| tells(daemon, loss));
         let (since, used) = (Instant::now(), scene.daemon.cpu_time());
         scene.daemon.wait_until("it goes on saying so", 2 * ABSENCE, |daemon| {
-            assert!(tells(daemon, loss), "{loss:?}\n{}", daemon.log_tail());
+            // A busy machine may leave one question without an answer; a wrong answer is another matter.
+            let status = daemon.status();
+            assert!(
+                status.as_ref().is_none_or(|status| says(status, loss)),
+                "{loss:?}: {status:#?}\n{}",
+                daemon.log_tail()
+            );
             since.elapsed() >= ABSENCE
         });
         busiest = busiest.max((scene.daemon.cpu_time() - used).as_secs_f64() / since.elapsed().as_secs_f64());
@@ -103,7 +109,10 @@ const LOSSES: [Loss; 4] = [Loss::Rights, Loss::RightsAndConnections, Loss::Passw
 
 /// Whether status names it.
 fn tells(daemon: &Daemon, loss: Loss) -> bool {
-    let status = daemon.status().unwrap_or_default();
+    daemon.status().is_some_and(|status| says(&status, loss))
+}
+
+fn says(status: &Value, loss: Loss) -> bool {
     let problems = status["problems"].to_string();
     let words = match loss {
         Loss::Rights | Loss::RightsAndConnections => "ACCESS_REFUSED",
