@@ -31,7 +31,8 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Decides what is told, and writes it.
 struct Logger {
-    filter: env_filter::Filter,
+    /// What `RUST_LOG` and `log.level` let through; its own lines, which know neither fields nor the journal, are not used.
+    filter: env_logger::Logger,
     style: Style,
     /// The only state that all threads share: they write to one stream anyway, and who has less to tell than a line a second
     /// never waits for it. Absent where whoever asked for `debug` wants all of it.
@@ -41,13 +42,15 @@ struct Logger {
 impl Logger {
     /// `directives`: what `RUST_LOG` says. Returns what is wrong with it too.
     fn new(config: &config::Log, directives: Option<&str>, style: Style) -> (Self, Option<String>) {
-        let mut builder = env_filter::Builder::new();
+        let mut builder = env_logger::Builder::new();
         builder.filter_level(config.level);
         let mut wrong = None;
         if let Some(directives) = directives.filter(|directives| !directives.is_empty()) {
-            let mut asked = env_filter::Builder::new();
-            match asked.try_parse(directives) {
-                Ok(_) => builder = asked,
+            match env_filter::Builder::new().try_parse(directives) {
+                Ok(_) => {
+                    builder = env_logger::Builder::new();
+                    builder.parse_filters(directives);
+                }
                 Err(error) => {
                     wrong = Some(format!(
                         "RUST_LOG is not understood ({error}), and log.level holds: write RUST_LOG=debug"

@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn an_act_has_the_same_name_on_the_socket_and_in_the_table() {
         let told = [Act::Replay, Act::Replayed, Act::Purge, Act::Purged, Act::Import, Act::Imported, Act::Export];
-        let own = [Act::Paused, Act::Resumed, Act::Forgot, Act::Pruned, Act::Dead, Act::Dropped];
+        let own = [Act::Paused, Act::Resumed, Act::Forgot, Act::Pruned, Act::Reloaded, Act::Dead, Act::Dropped];
         for act in told.into_iter().chain([Act::Exported]).chain(own) {
             assert_eq!(serde_json::to_value(act).unwrap(), act.as_str());
         }
