@@ -77,10 +77,10 @@ demo: deps-broker
 	@cargo build --locked
 	@bash $(support)/demo.sh
 
-# Some tests restart their broker: they bring a node of their own, so RabbitMQ is installed in any case.
+# Some tests restart their broker: they bring a node of their own, so RabbitMQ is installed in any case. They mostly wait.
 test:
 	@sh $(support)/deps.sh broker
-	bash $(support)/with-broker.sh cargo test --locked $(ARGS)
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} bash $(support)/with-broker.sh cargo test --locked $(ARGS)
 
 check: deps
 	cargo fmt --check

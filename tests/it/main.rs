@@ -33,6 +33,7 @@ mod prefetch;
 mod proxy;
 mod reload;
 mod reply;
+mod secrets;
 mod stall;
 mod store;
 mod store_tools;
