@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and one file for each subcommand.
 
+pub mod alerts;
 pub mod audit;
 pub mod call;
 pub mod check;
@@ -63,6 +64,15 @@ pub enum Command {
     /// Show how the running daemon is; exits 0 healthy, 1 degraded, 3 not running
     #[command(after_long_help = status::jobs::explain())]
     Status(status::Options),
+    /// Show each alert: whether it fires, what was measured, who was told; exits 1 where one fires, 3 where nothing runs
+    Alerts {
+        /// Tell whoever is told of this alert of a test, and show what they answer; without a daemon it is told from here
+        #[arg(long, value_name = "NAME")]
+        test: Option<String>,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop a job's consuming until it is resumed, also over a restart
     Pause {
         /// The job

@@ -3,7 +3,7 @@
 //! `config::load` reads the TOML files, judges them whole and gives either a [`Config`] or every error found, each
 //! with its place. A value of these types is possible by construction: nothing downstream checks a limit again.
 //!
-//! `load` finds, reads and parses the files; `general`, `job`, `queue` and `handler` each read their tables by way of
+//! `load` finds, reads and parses the files; `general`, `job`, `queue`, `handler` and `alert` each read their tables by way of
 //! `section` (a table) and `item` (a value); `shape` says which keys there are, `value` what durations and sizes look
 //! like; `report` shows what was found, and `mask` keeps secrets out of it. `diff` compares two configurations. `schema` says the same to editors: `sketch` asks
 //! the readers what they take, and `reference` takes the words that explain it from config/warrend.toml.
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::task::{HeaderValue, JobName};
 
+mod alert;
 mod broker;
 mod broker_url;
 mod diff;
@@ -42,6 +43,9 @@ mod syntax;
 mod tests;
 mod value;
 
+pub use alert::{Alert, Condition, Quantity, Severity, Side, Unit};
+#[cfg(test)]
+pub use alert::{Watched, parse_condition};
 pub use diff::{Diff, same_work};
 pub use handler::kinds::{Command, Forward, Handler, Http, Part, Route, Target, Template, When, Worker};
 pub use host::is_this_machine;
@@ -68,6 +72,8 @@ pub struct Config {
     pub log: Log,
     /// `[jobs.NAME]`, in the order of their names.
     pub jobs: Vec<Job>,
+    /// `[[alerts]]`, in the order of the file.
+    pub alerts: Vec<Alert>,
 }
 
 /// `[broker]`: how to reach RabbitMQ.

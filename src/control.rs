@@ -18,7 +18,7 @@ use log::{debug, info};
 use serde::{Deserialize, Serialize};
 
 use crate::panel::Panel;
-use crate::report::{FoundAll, Reload, Status, Upkeep};
+use crate::report::{self, Alerts, FoundAll, Reload, Status, Tested, Upkeep};
 use crate::store::{Act, Deed};
 use crate::task::MessageKey;
 use crate::who::Who;
@@ -80,6 +80,18 @@ pub enum Request {
         /// Only say what that would change.
         check: bool,
     },
+    /// Say how all alerts are.
+    Alerts,
+    /// Tell of a test of an alert.
+    Test {
+        /// Its name.
+        alert: String,
+    },
+    /// Say how far that is.
+    Tested {
+        /// Its number.
+        test: u64,
+    },
 }
 
 /// What is answered.
@@ -94,6 +106,10 @@ pub enum Answer {
     Upkeep(Upkeep),
     /// To [`Request::Reload`].
     Reload(Box<Reload>),
+    /// To [`Request::Alerts`].
+    Alerts(Alerts),
+    /// To [`Request::Test`] and [`Request::Tested`].
+    Tested(Tested),
     /// To the requests that change something.
     Done {
         /// True.
@@ -208,6 +224,15 @@ fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
             Ok(reload) => Answer::Reload(Box::new(reload)),
             Err(error) => Answer::Error { error },
         },
+        Ok(Request::Alerts) => {
+            let alerts = |alerts| Answer::Alerts(Alerts { schema: report::SCHEMA, alerts });
+            panel.alerts().map_or_else(|error| Answer::Error { error }, alerts)
+        }
+        Ok(Request::Test { alert }) => {
+            info!("alert {alert:?} is tested by {}", Who::peer(client)?);
+            tested(panel.test_alert(alert))
+        }
+        Ok(Request::Tested { test }) => tested(panel.tested_alert(test)),
         Err(error) => Answer::Error { error: format!("not a request: {error}") },
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -257,6 +282,10 @@ fn upkeep(done: Result<Upkeep, String>) -> Answer {
     done.map_or_else(|error| Answer::Error { error }, Answer::Upkeep)
 }
 
+fn tested(tested: Result<Tested, String>) -> Answer {
+    tested.map_or_else(|error| Answer::Error { error }, Answer::Tested)
+}
+
 /// Why a running daemon could not be asked.
 #[derive(Debug)]
 pub enum AskError {
@@ -299,7 +328,7 @@ mod tests {
     /// Of a daemon whose threads have ended: whatever is asked is answered at once.
     fn panel() -> Panel {
         let (recorder, main) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
-        Panel { main, recorder, started: Instant::now() }
+        Panel { main, recorder, alerts: crossbeam_channel::bounded(1).0, started: Instant::now() }
     }
 
     /// What a client gets that sends these bytes and no more.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 use log::{info, warn};
 
+use crate::alerts::Alerts;
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::handler;
@@ -45,6 +46,8 @@ const LOG_POLL: Duration = Duration::from_secs(10);
 const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// The same while they drain for the end.
 const ENDING: Duration = Duration::from_millis(50);
+/// Questions to the alerts at one time: the control thread has one, and whoever else asks for the status.
+const ASKED: usize = 16;
 /// Questions to `main` at one time; whoever finds it full is told that it does not answer.
 const QUESTIONS: usize = 64;
 /// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
@@ -146,6 +149,7 @@ struct Daemon {
     recorder: Recorder,
     control: Control,
     web: Option<Web>,
+    alerts: Alerts,
     watchdog: Watchdog,
     stopping: bool,
     signals: Sender<Signal>,
@@ -186,7 +190,8 @@ impl Daemon {
             crew.add(job, memory, &mut beats).map_err(system("start a job's threads"))?;
         }
         let (main, questions) = crossbeam_channel::bounded(QUESTIONS);
-        let panel = Panel { main, recorder: requests, started };
+        let (alerts, asked) = crossbeam_channel::bounded(ASKED);
+        let panel = Panel { main, recorder: requests, alerts, started };
         let alive = Alive::new("control", &signals);
         let control = Control::spawn(&config.control.socket, panel.clone(), alive).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
@@ -195,10 +200,26 @@ impl Daemon {
                 DaemonError::System { doing: "open the control socket", error }
             }
         })?;
+        let alive = Alive::new("alerts", &signals);
+        let alerts = Alerts::spawn(config.alerts.clone(), panel.clone(), asked, alive)
+            .map_err(system("start the thread of the alerts"))?;
         let web = listener.map(|listener| serve_http(listener, panel, &signals)).transpose()?;
         let watchdog = Watchdog::new(beats);
         let stopping = false;
-        Ok(Self { config, crew, reloads, recorder, control, web, watchdog, stopping, signals, inbox, questions })
+        Ok(Self {
+            config,
+            crew,
+            reloads,
+            recorder,
+            control,
+            web,
+            alerts,
+            watchdog,
+            stopping,
+            signals,
+            inbox,
+            questions,
+        })
     }
 
     /// Waits for a reason to stop, then stops.
@@ -284,7 +305,7 @@ impl Daemon {
 
     /// A thread is gone. That is an error unless it was told to, as jobs are that change, and publishers that nobody needs.
     fn on_gone(&mut self, name: &str, thread: ThreadId) -> Option<DaemonError> {
-        if ["recorder", "control", "web"].contains(&name) || self.crew.publisher(thread) {
+        if ["recorder", "control", "web", "alerts"].contains(&name) || self.crew.publisher(thread) {
             return Some(DaemonError::Ended(name.to_owned()));
         }
         self.crew.on_gone(thread, &mut self.watchdog.beats).err()
@@ -305,6 +326,8 @@ impl Daemon {
         let mut until = Instant::now() + self.config.shutdown.timeout;
         self.stopping = true;
         self.watchdog.stopping();
+        // What a daemon that stops says of itself is nothing to be told of.
+        self.alerts.end();
         info!("stopping: running handlers have {} s to finish", self.config.shutdown.timeout.as_secs());
         self.crew.disband();
         let (mut hurried, mut failed) = (false, Ok(()));
@@ -335,6 +358,7 @@ impl Daemon {
             }
         }
         self.crew.close(Instant::now() + JOIN_PATIENCE);
+        self.alerts.join();
         self.control.stop();
         if let Some(web) = self.web {
             web.stop();

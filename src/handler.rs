@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod http;
+pub mod notice;
 mod process;
 pub mod worker;
 
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -159,9 +161,16 @@ impl Stop {
 
     /// Whether it was raised.
     pub fn is_raised(&self) -> bool {
+        self.is_raised_within(Duration::ZERO)
+    }
+
+    /// Waits until it is raised, for that long at most, and says whether it was.
+    pub fn is_raised_within(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
         let mut raised = [PollFd::new(&*self.0, PollFlags::IN)];
         loop {
-            match poll(&mut raised, Some(&Timespec::default())) {
+            let left = until.saturating_duration_since(Instant::now());
+            match poll(&mut raised, Some(&Timespec::try_from(left).unwrap_or_default())) {
                 Ok(ready) => return ready > 0,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return false,

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 11] = [
     &["broker", "store", "handler", "management"],
     &["job"],
     &["panel", "deadletters"],
-    &["control", "metrics"],
+    &["control", "metrics", "alerts"],
     &["web"],
     &["daemon", "logging"],
     &["doctor"],

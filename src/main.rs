@@ -2,6 +2,7 @@
 //!
 //! This file parses the command line, runs what it says, prints one line if that failed, and sets the exit code.
 
+mod alerts;
 mod background;
 mod broker;
 mod cli;
@@ -70,6 +71,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             failpoint::arm(std::env::var("WARREND_FAILPOINT").ok().as_deref());
             cli::status::status(&load(&path)?, options, has_color(&std::io::stdout()), &mut out)
         }
+        Command::Alerts { test, json } => cli::alerts::alerts(&load(&path)?, test.as_deref(), *json, &mut out),
         Command::Pause { job, reason } => {
             cli::pause::pause(&load(&path)?.control.socket, job, reason.as_deref(), &mut out)
         }

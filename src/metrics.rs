@@ -9,7 +9,7 @@ mod jobs;
 mod text;
 
 use crate::panel::Look;
-use crate::report::{Host, ProcessUse};
+use crate::report::{Host, ProcessUse, Status};
 use family::Family;
 pub use text::Form;
 
@@ -35,7 +35,17 @@ fn daemon(look: &Look) -> Vec<Family> {
         Family::info("warrend_build", "What runs.").with([("version", &*status.version)], 1_u64),
         Family::gauge("warrend_stopping", "1 while the daemon drains.").only(u64::from(status.state == "stopping")),
         Family::gauge("warrend_problems", "Problems that `warrend status` shows.").only(status.problems.len() as u64),
+        alerts(status),
     ]
+}
+
+fn alerts(status: &Status) -> Family {
+    let help = "1 while an alert of warrend's own fires for a job; without a job it is of the daemon.";
+    status.alerts.iter().flatten().fold(Family::gauge("warrend_alert_firing", help), |family, alert| {
+        let job = alert.job.as_deref().unwrap_or_default();
+        let labels = [("alert", &*alert.name), ("job", job), ("severity", &*alert.severity)];
+        family.with(labels, u64::from(alert.state == "firing"))
+    })
 }
 
 fn publisher(look: &Look) -> Vec<Family> {

@@ -1,11 +1,15 @@
 //! The daemon's instruments: asks every thread how it is and puts the answers together.
 
+mod alerts;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+pub use alerts::AlertsRequest;
 
 use crate::broker::publisher::{Inspector, PublisherReport};
 use crate::job::{Command, Figures, Inspection};
@@ -102,6 +106,8 @@ pub struct Panel {
     pub main: Sender<Question>,
     /// The recorder.
     pub recorder: Sender<store::Request>,
+    /// The alerts; bounded too.
+    pub alerts: Sender<AlertsRequest>,
     /// Start of the daemon.
     pub started: Instant,
 }
@@ -128,9 +134,18 @@ impl Panel {
         self.look().status
     }
 
-    /// Everything, measured now. All threads are asked first and then waited for, so that the slowest alone decides how long
-    /// it takes.
+    /// Everything, measured now, with the alerts.
     pub fn look(&self) -> Look {
+        // Asked before anything is measured: they measure the same, so they answer at the latest when that is done.
+        let asked = ask(&self.alerts, AlertsRequest::Report);
+        let mut look = self.measure();
+        alerts::add(&mut look.status, wait(&asked, Instant::now() + GLANCE));
+        look
+    }
+
+    /// Everything but the alerts, which look at this. All threads are asked first and then waited for, so that the slowest
+    /// alone decides how long it takes.
+    pub fn measure(&self) -> Look {
         let store = ask(&self.recorder, store::Request::Inspect);
         let roster = self.roster();
         let until = Instant::now() + PATIENCE;
@@ -299,6 +314,7 @@ impl Panel {
             jobs: BTreeMap::new(),
             system: report::System::default(),
             reload: None,
+            alerts: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! deliveries, crashes and disconnects in `cargo test`.
 
 pub mod ack;
+pub mod alerts;
 pub mod arrive;
 pub mod backoff;
 pub mod gate;

@@ -2,9 +2,13 @@
 //!
 //! Every number is measured. What is not known is absent (`null`), never guessed.
 
+mod alert;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use alert::{Alert, Alerts, Notified, Tested};
 
 /// The version of this shape. It grows by fields; an incompatible change would count it up.
 pub const SCHEMA: u32 = 1;
@@ -41,6 +45,9 @@ pub struct Status {
     /// The last time that the configuration was read anew; absent where it never was.
     #[serde(default)]
     pub reload: Option<Reloading>,
+    /// `[[alerts]]`, each for each of its jobs; absent where it is not known how they are.
+    #[serde(default)]
+    pub alerts: Option<Vec<Alert>>,
 }
 
 /// What the kernel says, at the time of asking.
@@ -341,6 +348,13 @@ pub struct Job {
     /// How many of them were given up because a queue delivered nothing, though the connection stood.
     #[serde(default)]
     pub stalls: u64,
+    /// Whether one of its queues is not seen to be well since.
+    #[serde(default)]
+    pub stalled: bool,
+    /// Milliseconds that the oldest message has waited that is here and has not begun, since its publisher's timestamp where it
+    /// has one; 0 where none waits anywhere, absent where some wait in the queues alone.
+    #[serde(default)]
+    pub oldest_wait_ms: Option<f64>,
 }
 
 impl Job {

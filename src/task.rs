@@ -13,7 +13,7 @@ mod outcome;
 mod record;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -217,4 +217,16 @@ pub struct Task {
     pub unfit: Option<Failure>,
     /// The message itself.
     pub message: Message,
+}
+
+impl Task {
+    /// How long the message has waited at least: here, or since its publisher's timestamp. A later attempt waited on the
+    /// ladder, so of that the time here alone counts. A timestamp has whole seconds; the second that it may lack is not counted.
+    pub fn waited(&self, now: Instant, at: UnixMillis) -> Duration {
+        let here = now.saturating_duration_since(self.received);
+        let published = self.message.properties.timestamp.filter(|_| self.attempt == 1);
+        let published = published.and_then(|seconds| i64::try_from(seconds).ok()?.checked_add(1)?.checked_mul(1000));
+        let since = published.and_then(|millis| u64::try_from(at.0.checked_sub(millis)?).ok());
+        here.max(since.map_or(Duration::ZERO, Duration::from_millis))
+    }
 }

@@ -82,7 +82,15 @@ pub fn explain(
 fn in_flight(config: &Config, key: &MessageKey) -> Vec<Found> {
     match control::ask(&config.control.socket, &Request::Find { key: key.to_text() }) {
         Ok(Answer::Found(all)) => all.found,
-        Ok(Answer::Status(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. })
+        Ok(
+            Answer::Status(_)
+            | Answer::Done { .. }
+            | Answer::Upkeep(_)
+            | Answer::Reload(_)
+            | Answer::Alerts(_)
+            | Answer::Tested(_)
+            | Answer::Error { .. },
+        )
         | Err(_) => Vec::new(),
     }
 }

@@ -24,8 +24,12 @@ fn tell(socket: &Path, request: &Request, done: &str, out: &mut impl Write) -> R
             writeln!(out, "{done}").map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
             Ok(Exit::Done)
         }
-        Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. } => {
-            Err(misunderstood())
-        }
+        Answer::Status(_)
+        | Answer::Found(_)
+        | Answer::Upkeep(_)
+        | Answer::Reload(_)
+        | Answer::Alerts(_)
+        | Answer::Tested(_)
+        | Answer::Error { .. } => Err(misunderstood()),
     }
 }

@@ -65,9 +65,13 @@ pub fn status(config: &Config, options: &Options, color: bool, out: &mut impl Wr
 fn ask_status(socket: &Path) -> Result<Box<Status>, Failure> {
     match ask(socket, &Request::Status)? {
         Answer::Status(status) => Ok(status),
-        Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. } => {
-            Err(misunderstood())
-        }
+        Answer::Found(_)
+        | Answer::Done { .. }
+        | Answer::Upkeep(_)
+        | Answer::Reload(_)
+        | Answer::Alerts(_)
+        | Answer::Tested(_)
+        | Answer::Error { .. } => Err(misunderstood()),
     }
 }
 
@@ -199,6 +203,7 @@ pub mod tests {
             jobs: (0..jobs).map(|index| (format!("job-{index:02}"), job(index))).collect(),
             system: report::System::default(),
             reload: None,
+            alerts: None,
         }
     }
 

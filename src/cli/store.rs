@@ -126,7 +126,13 @@ fn ask_daemon(config: &Config, request: &Request) -> Result<Option<Upkeep>, Fail
         match answer {
             Answer::Upkeep(upkeep) if upkeep.finished => return Ok(Some(upkeep)),
             Answer::Upkeep(_) => std::thread::sleep(POLL),
-            Answer::Status(_) | Answer::Found(_) | Answer::Reload(_) | Answer::Done { .. } | Answer::Error { .. } => {
+            Answer::Status(_)
+            | Answer::Found(_)
+            | Answer::Reload(_)
+            | Answer::Alerts(_)
+            | Answer::Tested(_)
+            | Answer::Done { .. }
+            | Answer::Error { .. } => {
                 return Err(misunderstood());
             }
         }

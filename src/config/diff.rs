@@ -7,7 +7,8 @@ mod facts;
 
 use std::collections::BTreeMap;
 
-use super::{Config, Job};
+use super::mask::quote;
+use super::{Alert, Config, Job};
 use crate::report::Change;
 use crate::task::JobName;
 use facts::Facts;
@@ -41,7 +42,7 @@ impl Diff {
     pub fn new(old: &Config, new: &Config) -> Self {
         let mut diff = Self::default();
         // All fields, so that one that is added is thought of here.
-        let Config { broker, store, control, http, shutdown, log, jobs: _ } = new;
+        let Config { broker, store, control, http, shutdown, log, jobs: _, alerts } = new;
         let fixed = "needs a restart of warrend";
         let before = Facts::fixed(&old.store, &old.control, &old.http, &old.log);
         let after = Facts::fixed(store, control, http, log);
@@ -53,6 +54,7 @@ impl Diff {
         diff.add_all(&before, &after, "all jobs and the publisher connect anew", ("broker", reconnects));
         diff.add(&Facts::at_once(&old.store, &old.shutdown), &Facts::at_once(store, shutdown), "at once");
         diff.add_jobs(old, new, reconnects);
+        diff.add_alerts(&old.alerts, alerts);
         diff
     }
 
@@ -74,6 +76,25 @@ impl Diff {
                 (Some(job), None) => self.add_whole(job, "removed", Step::End),
                 (Some(before), Some(after)) => self.add_job(before, after, reconnects),
             }
+        }
+    }
+
+    /// One that changed begins anew; what changed is not shown, since it may be where its webhook leads.
+    fn add_alerts(&mut self, old: &[Alert], new: &[Alert]) {
+        let find = |alerts: &'_ [Alert], name: &str| alerts.iter().find(|alert| *alert.name == *name).cloned();
+        let mut tell = |name: &str, hidden, effect: &str| {
+            let key = format!("alerts.{}", quote(name));
+            self.changes.push(Change { key, old: None, new: None, hidden, effect: effect.to_owned() });
+        };
+        for alert in old {
+            match find(new, &alert.name) {
+                None => tell(&alert.name, false, "removed: at once"),
+                Some(after) if after != *alert => tell(&alert.name, true, "at once"),
+                Some(_) => {}
+            }
+        }
+        for alert in new.iter().filter(|alert| find(old, &alert.name).is_none()) {
+            tell(&alert.name, false, "added: at once");
         }
     }
 
@@ -246,6 +267,23 @@ mod tests {
         let still_off = format!("{off}concurrency = 2\n");
         let told = vec!["jobs.other.concurrency: 4 -> 2 (the job is disabled)".to_owned()];
         assert_eq!(diff(&off, &still_off), (told, Vec::new()));
+    }
+
+    #[test]
+    fn alerts_change_at_once() {
+        let with = |alerts: &str| format!("{BROKER}{JOB}{alerts}");
+        let paused = "[[alerts]]\nwhen = \"paused\"\n";
+        let hook = "webhook = \"https://h/secret\"\n";
+        let check = |old: &str, new: &str, expect: &[&str]| {
+            assert_eq!(
+                diff(&with(old), &with(new)),
+                (expect.iter().map(|line| (*line).to_owned()).collect(), Vec::new())
+            );
+        };
+        check("", paused, &["alerts.paused (added: at once)"]);
+        check(paused, "", &["alerts.paused (removed: at once)"]);
+        check(paused, &format!("{paused}{hook}"), &["alerts.paused: changed, not shown (at once)"]);
+        check(paused, paused, &[]);
     }
 
     #[test]

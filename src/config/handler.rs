@@ -1,9 +1,9 @@
 //! `[jobs.NAME.handler]`: exactly one kind, and the keys that belong to it. One file a kind reads what is its own.
 
 mod forward;
-mod http;
+pub(super) mod http;
 pub mod kinds;
-mod program;
+pub(super) mod program;
 mod worker;
 
 use super::item::Item;
@@ -82,7 +82,7 @@ fn kinds<'a>(section: &Section<'a>, queues: &Queues) -> Vec<(Item<'a>, Option<Ha
         found.push((item, argv.map(worker)));
     }
     if let Some(item) = section.item("http") {
-        let url = http::url(&item, section);
+        let url = http::url(&item, section, "the messages of this job");
         found.push((item, url.map(|url| Handler::Http(Http { url, ..request }))));
     }
     if let Some(item) = section.item("forward") {

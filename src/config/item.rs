@@ -1,6 +1,6 @@
 //! Reading one value: each method takes one type, notes what is wrong with it, and gives `None` then.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -123,6 +123,19 @@ impl<'a> Item<'a> {
     pub fn error<T>(&self, message: impl Into<String>, help: impl Into<String>) -> Option<T> {
         self.reader.error(self.place, message, help);
         None
+    }
+
+    /// Where a part of its text stands in the file; the whole value where variables or escapes stand between.
+    pub fn within(&self, text: &Text<'_>, part: Range<usize>) -> Place {
+        let written =
+            self.place.bytes.filter(|(start, end)| end - start == text.raw.len() + 2 && text.raw == text.value);
+        match written {
+            // An empty part is shown where it would stand.
+            Some((start, _)) => {
+                Place::of(self.place.file, start + 1 + part.start..start + 1 + part.end.max(part.start + 1))
+            }
+            None => self.place,
+        }
     }
 
     /// Where to note what is wrong.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -11,7 +12,7 @@ use super::place::{Place, Source};
 use super::report::{Finding, Kind, Level, Report};
 use super::section::{Reader, Section};
 use super::sketch::{Node, Pass, Sketch};
-use super::{Config, broker, general, item::Item, job, mask, shape, sketch, syntax};
+use super::{Config, alert, broker, general, item::Item, job, mask, shape, sketch, syntax};
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/warrend/warrend.toml";
@@ -268,7 +269,10 @@ fn whole<'a>(reader: &'a Reader<'a>, roots: &[Section<'a>], path: &Path, broken:
         reader.missing(Place::whole(0), "there is no job", help);
     }
     across(reader, &drafts);
-    Config { broker, store, control, http, shutdown, log, jobs: drafts.into_iter().map(|draft| draft.job).collect() }
+    let jobs: Vec<_> = drafts.into_iter().map(|draft| draft.job).collect();
+    let names: Vec<_> = jobs.iter().map(|job| Arc::clone(&job.name)).collect();
+    let alerts = alert::read(&main, &names);
+    Config { broker, store, control, http, shutdown, log, jobs, alerts }
 }
 
 /// The jobs of all files. One that two files define is noted, and only the first of them kept.

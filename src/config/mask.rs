@@ -110,7 +110,7 @@ impl Kind {
             Self::Plain
         } else if key == "headers" || SECRET_WORDS.iter().any(|word| key.contains(word)) {
             Self::Secret
-        } else if key == "http" {
+        } else if key == "http" || key == "webhook" {
             Self::Webhook
         } else if key == "url" || key == "urls" || key == "management_url" {
             Self::Url

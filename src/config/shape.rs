@@ -14,7 +14,7 @@ pub struct Shape {
 
 /// The file itself.
 pub const ROOT: Shape =
-    Shape { name: "the main file", keys: &["broker", "store", "control", "http", "shutdown", "log", "jobs"] };
+    Shape { name: "the main file", keys: &["broker", "store", "control", "http", "shutdown", "log", "alerts", "jobs"] };
 /// A file of `jobs.d`.
 pub const JOBS_FILE: Shape = Shape { name: "a file in jobs.d", keys: &["jobs"] };
 /// `[broker]`
@@ -45,6 +45,26 @@ pub const HTTP: Shape = Shape { name: "[http]", keys: &["listen"] };
 pub const SHUTDOWN: Shape = Shape { name: "[shutdown]", keys: &["timeout"] };
 /// `[log]`
 pub const LOG: Shape = Shape { name: "[log]", keys: &["format", "level"] };
+/// `[[alerts]]`
+pub const ALERT: Shape = Shape {
+    name: "[[alerts]]",
+    keys: &[
+        "name",
+        "when",
+        "jobs",
+        "window",
+        "for",
+        "clear_for",
+        "repeat",
+        "severity",
+        "command",
+        "timeout",
+        "webhook",
+        "headers",
+        "secret_file",
+        "ca_file",
+    ],
+};
 /// `[jobs.NAME]`
 pub const JOB: Shape = Shape {
     name: "[jobs.NAME]",
@@ -130,7 +150,7 @@ pub const KILL_SWITCH: Shape =
 pub const DEAD_LETTER: Shape = Shape { name: "[jobs.NAME.dead_letter]", keys: &["queue", "type", "message_ttl"] };
 
 /// All of them, for finding where a misplaced key belongs.
-pub const ALL: [&Shape; 21] = [
+pub const ALL: [&Shape; 22] = [
     &ROOT,
     &BROKER,
     &RECONNECT,
@@ -140,6 +160,7 @@ pub const ALL: [&Shape; 21] = [
     &HTTP,
     &SHUTDOWN,
     &LOG,
+    &ALERT,
     &JOB,
     &QUEUE,
     &BINDING,
@@ -268,7 +289,7 @@ mod tests {
     fn a_misplaced_key_is_sent_home() {
         assert_eq!(RETRY.mend("prefetch"), "`prefetch` belongs in [jobs.NAME]");
         assert_eq!(JOB.mend("timeout"), "`timeout` belongs in [jobs.NAME.handler]");
-        assert_eq!(STORE.mend("timeout"), "`timeout` belongs in [shutdown] or [jobs.NAME.handler]");
+        assert_eq!(STORE.mend("timeout"), "`timeout` belongs in [shutdown] or [[alerts]] or [jobs.NAME.handler]");
         assert_eq!(JOB.mend("retries"), "write `max_attempts` in [jobs.NAME.retry]");
         assert_eq!(BROKER.mend("port"), "write urls = [\"amqp://USER:PASSWORD@HOST:PORT/VHOST\"] in [broker]");
         assert_eq!(HTTP.mend("port"), "allowed in [http]: listen");

@@ -231,6 +231,7 @@ impl Daemon {
             info!("the configuration is as it was");
         }
         diff.changes.iter().for_each(|change| info!("{change}"));
+        self.alerts.set(config.alerts.clone());
         self.config = config;
         if !diff.changes.is_empty() {
             self.write_down(order.by.clone(), diff.changes.len());

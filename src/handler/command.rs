@@ -19,7 +19,7 @@
 //! killed, the kernel kills the program; what the program started is then up to the control group of the service.
 
 pub(super) mod metadata;
-mod pump;
+pub(super) mod pump;
 #[cfg(test)]
 pub(super) mod tests;
 

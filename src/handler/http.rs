@@ -115,6 +115,30 @@ impl HttpHandler {
     }
 }
 
+/// Posts JSON that is no task's: a notification. `id` stays the same when it is sent again.
+///
+/// Gives the answer where it was a 2xx, and otherwise what went wrong, both for people. Blocks for at most its timeout and a
+/// little more; returns early once `stop` is raised.
+pub fn post(config: &config::Http, id: &str, body: &[u8], stop: &Stop) -> Result<String, String> {
+    let prepared = Prepared::new(config)?;
+    let target = prepared.template.target();
+    let limits = exchange::Limits { timeout: config.timeout, reply: None };
+    let client = Client::new(target.clone(), limits, &prepared.trust);
+    let companion = Companion::start("http:notice".to_owned(), client)
+        .map_err(|error| format!("no thread for the request could be started: {error}"))?;
+    let request = prepared.template.notice(id, body, prepared.secret.as_ref(), UnixMillis::now());
+    match companion.exchange(request, stop, Instant::now() + config.timeout + SLACK) {
+        Waited::Ended(Ok(received)) => {
+            let told = judge::told(&received, "");
+            if received.status.is_success() { Ok(told) } else { Err(told) }
+        }
+        Waited::Ended(Err(lost)) => Err(lost.why),
+        Waited::Stopped => Err(STOPPED.to_owned()),
+        Waited::Overran => Err(Lost::late(target, config.timeout).why),
+        Waited::Failed => Err("warrend itself failed while it sent the request; its log says where".to_owned()),
+    }
+}
+
 fn start(config: &config::Http, context: &Context, prepared: &Prepared) -> std::io::Result<Companion> {
     let limits = exchange::Limits {
         timeout: config.timeout,

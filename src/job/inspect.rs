@@ -119,7 +119,19 @@ impl Job {
             forwarding: census.forwarding,
             reconnects: self.linking.sessions.saturating_sub(1),
             stalls: counters.stalls,
+            stalled: self.stalls.seen().next().is_some(),
+            oldest_wait_ms: self.oldest_wait(now),
         }
+    }
+
+    /// Messages come in the order of their queue, so the oldest that waits is one of those that are here.
+    fn oldest_wait(&self, now: Instant) -> Option<f64> {
+        let at = UnixMillis::now();
+        let oldest = self.machine.waiting().map(|task| task.waited(now, at)).max();
+        let none_ready = || self.counts.queues.iter().all(|counts| counts.is_some_and(|counts| counts.ready == 0));
+        let nothing_waits = || !self.counts.queues.is_empty() && none_ready();
+        let oldest = oldest.or_else(|| nothing_waits().then_some(Duration::ZERO));
+        oldest.map(|oldest| oldest.as_secs_f64() * 1e3)
     }
 
     fn worker_restarts(&self) -> BTreeMap<String, u64> {

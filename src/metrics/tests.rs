@@ -8,10 +8,24 @@ use super::*;
 use crate::broker::publisher::PublisherReport;
 use crate::histogram::{AGES, BATCHES, COMMITS, Histogram, TIMES};
 use crate::job::{Figures, Histograms};
-use crate::report::{Broker, DeadLetter, Job, Queue, Status, Store, System};
+use crate::report::{Alert, Broker, DeadLetter, Job, Queue, Status, Store, System};
 use crate::store::StoreReport;
 
 /// A daemon of which everything is known, with a job whose queue has an odd name.
+fn alert(name: &str, job: Option<&str>, state: &str) -> Alert {
+    Alert {
+        name: name.to_owned(),
+        when: "paused".to_owned(),
+        severity: "critical".to_owned(),
+        job: job.map(str::to_owned),
+        state: state.to_owned(),
+        since_ms: 0,
+        value: None,
+        shown: None,
+        notified: None,
+    }
+}
+
 fn look() -> Look {
     let queues = [
         ("q".to_owned(), Queue { ready: Some(7), consumers: Some(2), consumed: true }),
@@ -42,6 +56,7 @@ fn look() -> Look {
             uptime_s: 1,
             state: "running".to_owned(),
             healthy: true,
+            alerts: Some(vec![alert("a", None, "firing"), alert("b", Some("mail"), "ok")]),
             problems: Vec::new(),
             findings: Vec::new(),
             broker: Broker::default(),
@@ -129,7 +144,10 @@ fn names_and_words_are_in_the_manner_of_prometheus() {
         assert!(family.help.ends_with('.') && !family.help.contains(['"', '\\', '\n']), "{name}: {}", family.help);
         assert_eq!(family.kind == Kind::Histogram, is_histogram(family), "{name}");
         for (label, _) in family.samples.iter().flat_map(|(labels, _)| labels) {
-            assert!(["job", "queue", "class", "reason", "version"].contains(label), "{name}: {label}");
+            assert!(
+                ["job", "queue", "class", "reason", "version", "alert", "severity"].contains(label),
+                "{name}: {label}"
+            );
         }
         assert!(names.insert(name.clone()), "{name} is there twice");
     }

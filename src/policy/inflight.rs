@@ -76,6 +76,11 @@ impl InFlight {
         self.policy = policy;
     }
 
+    /// What waits for a worker, in no order.
+    pub fn waiting(&self) -> impl Iterator<Item = &Task> {
+        self.entries.values().filter(|entry| matches!(entry.stage, Stage::Queued)).map(|entry| &*entry.task)
+    }
+
     /// A session begins; its deliveries bear this number.
     pub fn connected(&mut self, session: u64) {
         self.session = session;

@@ -7,7 +7,7 @@ use request::{Refusal, Request, parse};
 /// Of a daemon without jobs whose threads have ended: whatever is asked is answered at once.
 fn panel() -> Panel {
     let (recorder, main) = (crossbeam_channel::bounded(1).0, crossbeam_channel::bounded(1).0);
-    Panel { main, recorder, started: Instant::now() }
+    Panel { main, recorder, alerts: crossbeam_channel::bounded(1).0, started: Instant::now() }
 }
 
 struct Running {

@@ -5,6 +5,7 @@
 mod support;
 
 mod acks;
+mod alerts;
 mod amqp;
 mod audit;
 mod broken;

@@ -293,9 +293,13 @@ fn an_address_that_is_taken_is_told_before_anything_is_consumed() {
 #[test]
 fn the_page_is_what_prometheus_and_the_documents_expect() {
     let vhost = Vhost::new();
-    let jobs = format!("{DISCARD}{REPLYING}[jobs.batches]\nqueue = \"batches\"\nhandler.worker = [\"cat\"]\n");
+    let batches = "[jobs.batches]\nqueue = \"batches\"\nhandler.worker = [\"cat\"]\n";
+    let jobs = format!("{DISCARD}{REPLYING}{batches}[[alerts]]\nwhen = \"ready > 1000000\"\n");
     let (mut daemon, port) = daemon(&vhost, &jobs);
     daemon.start();
+    daemon.wait_until("the alert was looked at", DAEMON_TIMEOUT, |_| {
+        get(port, "/metrics").body.contains("warrend_alert_firing{")
+    });
     let plain = get(port, "/metrics");
     assert_eq!(plain.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let asked = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.5,\

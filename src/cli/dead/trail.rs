@@ -55,9 +55,14 @@ impl<'c> Trail<'c> {
         match control::ask(&self.config.control.socket, &request) {
             Ok(Answer::Done { .. }) => Ok(()),
             Ok(Answer::Error { error }) | Err(AskError::Failed(error)) => Err(error),
-            Ok(Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_) | Answer::Reload(_)) => {
-                Err("the daemon's answer is of another kind: is it another version?".to_owned())
-            }
+            Ok(
+                Answer::Status(_)
+                | Answer::Found(_)
+                | Answer::Upkeep(_)
+                | Answer::Reload(_)
+                | Answer::Alerts(_)
+                | Answer::Tested(_),
+            ) => Err("the daemon's answer is of another kind: is it another version?".to_owned()),
             Err(AskError::Forbidden) => {
                 let socket = self.config.control.socket.display();
                 Err(format!("no permission to use {socket}: run it as root or as the daemon's user"))

@@ -179,9 +179,15 @@ fn put(socket: &std::path::Path, question: Ask) -> Event {
     let tell = |request: &Request, done: String| {
         Event::Told(match ask(socket, request) {
             Ok(Answer::Done { .. }) => Ok(done),
-            Ok(Answer::Status(_) | Answer::Found(_) | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. }) => {
-                Err(misunderstood().text)
-            }
+            Ok(
+                Answer::Status(_)
+                | Answer::Found(_)
+                | Answer::Upkeep(_)
+                | Answer::Reload(_)
+                | Answer::Alerts(_)
+                | Answer::Tested(_)
+                | Answer::Error { .. },
+            ) => Err(misunderstood().text),
             Err(Failure { text, .. }) => Err(text),
         })
     };
@@ -189,7 +195,13 @@ fn put(socket: &std::path::Path, question: Ask) -> Event {
         Ask::Status => Event::Status(match ask(socket, &Request::Status) {
             Ok(Answer::Status(status)) => Ok(status),
             Ok(
-                Answer::Found(_) | Answer::Done { .. } | Answer::Upkeep(_) | Answer::Reload(_) | Answer::Error { .. },
+                Answer::Found(_)
+                | Answer::Done { .. }
+                | Answer::Upkeep(_)
+                | Answer::Reload(_)
+                | Answer::Alerts(_)
+                | Answer::Tested(_)
+                | Answer::Error { .. },
             ) => Err(misunderstood().text),
             Err(Failure { text, .. }) => Err(text),
         }),

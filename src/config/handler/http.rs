@@ -45,8 +45,8 @@ pub fn request(section: &Section<'_>, timeout: Duration) -> Http {
     }
 }
 
-/// The URL, as the URL standard writes it. `section`: the handler's table.
-pub fn url(item: &Item<'_>, section: &Section<'_>) -> Option<String> {
+/// The URL, as the URL standard writes it. `section`: the table it stands in. `what` would be sent there, for a warning.
+pub fn url(item: &Item<'_>, section: &Section<'_>, what: &str) -> Option<String> {
     item.want(Want::Form("^https?://"));
     let url = match parse(&item.filled_text()?.value) {
         Ok(url) => url,
@@ -55,7 +55,7 @@ pub fn url(item: &Item<'_>, section: &Section<'_>) -> Option<String> {
     if url.scheme() == "http" {
         if !url.host_str().is_some_and(is_this_machine) {
             let help = "write https://; plain http:// is for addresses of this machine";
-            item.reader().warn(item.place, "the messages of this job would cross the network unencrypted", help);
+            item.reader().warn(item.place, format!("{what} would cross the network unencrypted"), help);
         }
         if let Some(ca_file) = section.item("ca_file") {
             let help = "certificates are those of https://";

@@ -54,7 +54,7 @@ const GENERAL: &str = r##"
 [store]\npath = "a\u0000b" => 2:8 NUL
 [store]\npath = 2020-01-01 => 2:8 must be a string, not a datetime
 store = 3 => 1:9 `store` must be a table, not an integer
-[store]\ntimeout = "5s" => 2:1 belongs in [shutdown] or [jobs.NAME.handler]
+[store]\ntimeout = "5s" => 2:1 belongs in [shutdown] or [[alerts]] or [jobs.NAME.handler]
 [shutdown]\ntimeout = "25 s" => 2:11 did you mean "25s"?
 [log]\nformat = "jsn" => 2:10 did you mean "json"? allowed: "text", "logfmt", "json"
 [log]\nlevel = "loud" => 2:9 allowed: "error", "warn", "info", "debug"
@@ -68,6 +68,49 @@ store = 3 => 1:9 `store` must be a table, not an integer
 [http]\nport = 9419 => 2:1 allowed in [http]: listen
 [http]\nlisten = "0.0.0.0:9419" => 2:10 open to whoever reaches this address
 [http]\nlisten = "[::]:9419" => 2:10 listen on 127.0.0.1 or [::1]
+"##;
+
+/// Of an alert; the snippet begins on line 2, below `[[alerts]]`.
+const ALERT: &str = r##"
+name = "a" => 1:1 this alert has no `when`
+when = 5 => 2:8 `when` must be a string, not an integer
+when = "" => 2:9 names no quantity
+when = "redy > 5" => 2:9 did you mean `ready`?
+when = "ready >= 5" => 2:15 compares with < or > alone
+when = "ready > 1k" => 2:17 compared with a whole number
+when = 'ready' => 2:9 compared with nothing
+when = "rate > 100" => 2:16 "100/s", "100/m" or "100/h"
+when = "oldest_wait > 5 min" => 2:23 did you mean "5m"?
+when = "disk_free < 1GB!" => 2:21 compared with a size
+when = "stalled > 1" => 2:17 so or not
+when = "re\u0061dy > 1k" => 2:8 compared with a whole number
+when = "ready > ${NAME}" => 2:8 compared with a whole number
+when = "paused"\njobs = "al" => 3:8 did you mean "all"?
+when = "paused"\njobs = [] => 3:8 `jobs` is empty
+when = "paused"\njobs = ["i"] => 3:9 there are: j
+when = "paused"\njobs = [5] => 3:9 an entry of `jobs` must be a string
+when = "paused"\njobs = 5 => 3:8 "all", or a list
+when = "blocked"\njobs = ["j"] => 3:8 of the whole daemon
+when = "paused"\nname = "" => 3:8 `name` is empty
+when = "paused"\nname = "a\tb" => 3:8 cannot be the name
+when = "paused"\n[[alerts]]\nwhen = "paused" => 4:8 two alerts are called `paused`
+when = "paused"\nwindow = "5m" => 3:10 `window` has no effect
+when = "rate < 1/m"\nwindow = "9s" => 3:10 allowed: "10s" to "1d"
+when = "paused"\nfor = 5 => 3:7 write "5s"
+when = "paused"\nfor = "5 minutes" => 3:7 did you mean "5m"?
+when = "paused"\nclear = "5m" => 3:1 did you mean `clear_for`?
+when = "paused"\nclear_for = "" => 3:13 `clear_for` is not a duration
+when = "paused"\nrepeat = "59s" => 3:10 allowed: "1m" to "365d"
+when = "paused"\nseverity = "crit" => 3:12 allowed: "info", "warning", "critical"
+when = "paused"\ncommand = "mail root" => 3:11 write ["mail", "root"]
+when = "paused"\ncommand = [] => 3:11 `command` is empty
+when = "paused"\ntimeout = "2m" => 3:11 allowed: "1s" to "1m"
+when = "paused"\nwebhook = "example.org" => 3:11 this is no URL
+when = "paused"\nwebhook = "http://example.org" => 3:11 what this alert tells would cross the network unencrypted
+when = "paused"\nsecret_file = "x" => 3:1 `secret_file` without `webhook`
+when = "paused"\nheaders = { A = "b" } => 3:1 `headers` without `webhook`
+when = "paused"\nurl = "https://h/" => 3:1 unknown key `url`
+when = "ready > x"\nfor = "soon"\ncommand = "a" => 2:17 a whole number => 3:7 not a duration => 4:11 write ["a"]
 "##;
 
 /// Of a job; the snippet begins on line 2 and stands between `[jobs.j]` and its handler.
@@ -191,6 +234,14 @@ fn general_tables() {
     check("brokr = 1", &[("1:1", "did you mean `broker`?")]);
     let long = format!("[control]\nsocket = \"/{}\"", "x".repeat(107));
     check(&long, &[("2:10", "at most 107")]);
+}
+
+#[test]
+fn alerts() {
+    let job = "[jobs.j]\nqueue = \"q\"\nhandler.discard = true\n";
+    check_table(ALERT, |snippet| format!("[[alerts]]\n{snippet}\n{job}"));
+    check(&format!("alerts = {{}}\n{job}"), &[("1:10", "a table [[alerts]] for each alert")]);
+    check(&format!("[alerts]\nwhen = \"paused\"\n{job}"), &[("1:1", "must be an array")]);
 }
 
 #[test]

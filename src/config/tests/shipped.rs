@@ -58,8 +58,11 @@ fn the_examples_in_comments_are_good() {
         let key = example.split(" =").next().expect("a split gives something");
         let mut lines: Vec<&str> = WHOLE.lines().collect();
         lines[index] = example;
+        let line_of = |table: &str| WHOLE.lines().position(|line| line == table).expect("it has this table");
+        let of_alert = (line_of("[[alerts]]")..line_of("[jobs.thumbnails]")).contains(&index);
         // What the example stands for in place of what the file has.
         let replaced: &[&str] = match key {
+            _ if of_alert => &[],
             "queue" => &["[[jobs.", "name", "weight", "declare", "type", "arguments", "bindings"],
             "prefetch" => &["prefetch = 8"],
             "worker" | "batch" | "linger" | "max_tasks" | "max_memory" | "max_age" => &COMMAND[..1],
@@ -68,6 +71,7 @@ fn the_examples_in_comments_are_good() {
         };
         // What it stands beside.
         let beside = match key {
+            "headers" | "secret_file" | "ca_file" if of_alert => "#webhook",
             "batch" | "linger" | "max_tasks" | "max_memory" | "max_age" => "#worker",
             "headers" | "secret_file" | "ca_file" => "#http",
             "cert_file" => "#key_file",
@@ -79,6 +83,7 @@ fn the_examples_in_comments_are_good() {
         }
         for (at, line) in lines.iter_mut().enumerate() {
             if at != index
+                && !of_alert
                 && (line.starts_with(&format!("{key} = [")) || replaced.iter().any(|part| line.starts_with(part)))
             {
                 *line = "";
@@ -87,7 +92,7 @@ fn the_examples_in_comments_are_good() {
         Folder::new(&lines.join("\n")).good();
         tried += 1;
     }
-    assert_eq!(tried, 29, "the examples were found");
+    assert_eq!(tried, 37, "the examples were found");
 }
 
 /// A table that is off unless it stands has its defaults in a comment.
@@ -109,6 +114,15 @@ fn the_keys_of_a_worker_in_their_comments_say_what_the_defaults_are() {
     let written = worker.replacen("\n#batch =", "\nbatch =", 1).replacen("\n#linger =", "\nlinger =", 1);
     assert!(written.contains("\nworker =") && written.contains("\nbatch =") && written.contains("\nlinger ="));
     assert_eq!(job(&worker), job(&written));
+}
+
+/// The one that stands there says what the defaults are.
+#[test]
+fn the_alert_says_what_the_defaults_are() {
+    let alerts = |text: &str| Folder::new(text).good().config.alerts;
+    let bare = format!("[[alerts]]\nwhen = \"ready > 1000\"\n{MINIMAL}");
+    assert_eq!(alerts(WHOLE), alerts(&bare.replacen("broker.urls", "[broker]\nurls", 1)));
+    assert_eq!((alerts(WHOLE).len(), alerts(MINIMAL).len()), (1, 0));
 }
 
 #[test]

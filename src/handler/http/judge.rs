@@ -71,7 +71,7 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// The status, the remark, and what the server said.
-fn told(received: &Received, remark: &str) -> String {
+pub fn told(received: &Received, remark: &str) -> String {
     let status = received.status;
     let reason = status.canonical_reason().map(|reason| format!(" ({})", reason.to_lowercase())).unwrap_or_default();
     let said = excerpt(&received.body, matches!(received.missing, Missing::Rest));

@@ -134,12 +134,27 @@ impl Template {
         let mut headers = Headers(HeaderMap::with_capacity(32));
         headers.describe(context, input);
         if let Some(secret) = secret {
-            headers.sign(secret, input, now);
+            headers.sign(secret, &webhook_id(input), &input.body, now);
         }
+        self.finish(headers, &input.body)
+    }
+
+    /// The request for a notification, which is JSON.
+    pub fn notice(&self, id: &str, body: &[u8], secret: Option<&Secret>, now: UnixMillis) -> Request {
+        let mut headers = Headers(HeaderMap::new());
+        headers.0.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.set("idempotency-key", Some(id));
+        if let Some(secret) = secret {
+            headers.sign(secret, id, body, now);
+        }
+        self.finish(headers, body)
+    }
+
+    fn finish(&self, mut headers: Headers, body: &[u8]) -> Request {
         for (name, value) in &self.headers {
             headers.0.insert(name, value.clone());
         }
-        Request { uri: self.target.uri.clone(), headers: headers.0, body: input.body.to_vec() }
+        Request { uri: self.target.uri.clone(), headers: headers.0, body: body.to_vec() }
     }
 }
 
@@ -174,11 +189,11 @@ impl Headers {
     }
 
     /// <https://www.standardwebhooks.com>: the id stays the same over all attempts, the time is that of this one.
-    fn sign(&mut self, secret: &Secret, input: &Input<'_>, now: UnixMillis) {
+    fn sign(&mut self, secret: &Secret, id: &str, body: &[u8], now: UnixMillis) {
         // The signature covers `id.seconds.body`: an id with a full stop could be read as an id and a time.
-        let id = encode(&webhook_id(input)).replace('.', "%2E");
+        let id = encode(id).replace('.', "%2E");
         let seconds = now.0.div_euclid(1000);
-        let signature = secret.sign(&id, seconds, &input.body);
+        let signature = secret.sign(&id, seconds, body);
         self.set_as_it_is("webhook-id", Some(&id));
         self.set_as_it_is("webhook-timestamp", Some(&seconds.to_string()));
         self.set_as_it_is("webhook-signature", Some(&signature));
