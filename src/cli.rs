@@ -90,8 +90,8 @@ pub enum Command {
     ///
     /// The files are judged first, as `check` does: faulty ones change nothing. What differs is printed key by key. Only the jobs
     /// that change restart: their running handlers finish, what waits goes back to its queue, and then they start with the new
-    /// settings. The others go on undisturbed. A change of [broker] connects all of them anew. A change of store.path,
-    /// store.synchronous, control.socket or http.listen needs a restart, and is refused with everything else in the files.
+    /// settings. The others go on undisturbed. A change of `[broker]` connects all of them anew. A change of store.path,
+    /// store.synchronous, control.socket, http.listen or `[log]` needs a restart, and is refused with everything else in the files.
     ///
     /// It returns once all is in force, or after shutdown.timeout where handlers run for longer; then it happens without it.
     Reload {
