@@ -107,6 +107,7 @@ fn network() -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -114,8 +115,15 @@ mod tests {
     fn a_child_is_seen_and_its_time_is_counted_once_it_has_ended() {
         let before = system().process;
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let during = system().process;
-        // Other tests of this binary start processes too.
+        // Other tests of this binary start processes too. One that has just been made has no memory of its own yet.
+        let until = Instant::now() + Duration::from_secs(20);
+        let during = loop {
+            let during = system().process;
+            if during.children_memory_bytes > Some(0) || Instant::now() >= until {
+                break during;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
         assert!(during.children.unwrap() >= 1, "{during:?}");
         assert!(during.children_memory_bytes.unwrap() > 0, "{during:?}");
         drop(child.stdin.take());
