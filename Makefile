@@ -80,7 +80,7 @@ demo: deps-broker
 # Some tests restart their broker: they bring a node of their own, so RabbitMQ is installed in any case. They mostly wait.
 test:
 	@sh $(support)/deps.sh broker
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} bash $(support)/with-broker.sh cargo test --locked $(ARGS)
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} bash $(support)/with-broker.sh cargo test --locked $(ARGS)
 
 check: deps
 	cargo fmt --check

@@ -247,7 +247,8 @@ fn alarm(trial: &Trial) -> Figures {
     // The copies that wait hold their place in the prefetch; the others need acks to get through.
     let setup = Setup {
         job: "queue = \"work\"\nprefetch = 1000",
-        handler: Kind::Worker(1, Duration::from_millis(if trial.long { 100 } else { 20 })),
+        // Work must outlast the command that sets the alarm off: only who publishes is blocked.
+        handler: Kind::Worker(1, Duration::from_millis(if trial.long { 100 } else { 80 })),
         tap: false,
         ..Setup::default()
     };
