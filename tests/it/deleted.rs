@@ -52,8 +52,9 @@ fn a_queue_that_others_replaced_is_consumed_and_its_retries_come_back() {
 /// Handlers that run while their queue vanishes end as ever; their acks go nowhere and harm nothing.
 #[test]
 fn a_queue_replaced_under_running_handlers_harms_no_later_message() {
-    let mut scene =
-        started(&Setup { handler: Kind::Command("[ -n \"$WARREND_KEY\" ] || sleep 0.5"), ..Setup::default() });
+    // What the queue that is gone had delivered is open still, beside the prefetch of the next consumer: no case for the tap.
+    let handler = Kind::Command("[ -n \"$WARREND_KEY\" ] || sleep 0.5");
+    let mut scene = started(&Setup { handler, tap: false, ..Setup::default() });
     for _ in 0..3 {
         // Without an id, and not the scene's: they are the deleter's to lose.
         let slow = (b"slow".to_vec(), AmqpProperties::default());
