@@ -3,12 +3,16 @@
 //! Every number is measured. What is not known is absent (`null`), never guessed.
 
 mod alert;
+mod reload;
+mod system;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use alert::{Alert, Alerts, Notified, Tested};
+pub use reload::{Change, Reload, Reloading};
+pub use system::{Host, ProcessUse, System};
 
 /// The version of this shape. It grows by fields; an incompatible change would count it up.
 pub const SCHEMA: u32 = 1;
@@ -48,140 +52,6 @@ pub struct Status {
     /// `[[alerts]]`, each for each of its jobs; absent where it is not known how they are.
     #[serde(default)]
     pub alerts: Option<Vec<Alert>>,
-}
-
-/// What the kernel says, at the time of asking.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct System {
-    /// The daemon.
-    pub process: ProcessUse,
-    /// The machine that it runs on.
-    pub host: Host,
-}
-
-/// The daemon's process, and those of its handlers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ProcessUse {
-    /// Seconds of CPU time, without that of handlers.
-    pub cpu_s: Option<f64>,
-    /// Resident memory.
-    pub memory_bytes: Option<u64>,
-    /// Address space.
-    pub virtual_memory_bytes: Option<u64>,
-    /// Threads.
-    pub threads: Option<u64>,
-    /// File descriptors.
-    pub open_files: Option<u64>,
-    /// How many it may have; absent where nothing bounds them.
-    pub max_files: Option<u64>,
-    /// When it began, in seconds since the Unix epoch.
-    pub started_s: Option<f64>,
-    /// What it had the disks read.
-    pub read_bytes: Option<u64>,
-    /// What it had the disks write.
-    pub written_bytes: Option<u64>,
-    /// Processes of handlers that live.
-    pub children: Option<u64>,
-    /// Their resident memory; memory that they share counts for each.
-    pub children_memory_bytes: Option<u64>,
-    /// CPU seconds of those that have ended.
-    pub children_cpu_s: Option<f64>,
-}
-
-/// The machine, or as much of it as the daemon is shown.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Host {
-    /// Processors.
-    pub cpus: Option<u64>,
-    /// Seconds that they worked, summed over all of them, since the boot.
-    pub cpu_busy_s: Option<f64>,
-    /// Load average of the last minute.
-    pub load_1m: Option<f64>,
-    /// Of the last five.
-    pub load_5m: Option<f64>,
-    /// Of the last fifteen.
-    pub load_15m: Option<f64>,
-    /// Memory.
-    pub memory_bytes: Option<u64>,
-    /// As much of it as programs can still have.
-    pub memory_available_bytes: Option<u64>,
-    /// Received on all interfaces but the loopback.
-    pub network_received_bytes: Option<u64>,
-    /// Sent on them.
-    pub network_sent_bytes: Option<u64>,
-}
-
-/// Where a reload stands.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reloading {
-    /// Counted from 1 since the start.
-    pub number: u64,
-    /// When it was asked for, Unix milliseconds.
-    pub at_ms: i64,
-    /// Who asked: a user, or `SIGHUP`.
-    pub by: String,
-    /// `under way`, `done` or `failed`. One that failed at its judgement has changed nothing.
-    pub state: String,
-    /// Why it failed.
-    pub reason: Option<String>,
-    /// Jobs that have not ended or not started yet.
-    pub waits_for: Vec<String>,
-}
-
-/// The answer to a request to reload, or to say what that would do.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reload {
-    /// [`SCHEMA`]
-    pub schema: u32,
-    /// `accepted`, `unchanged`, `refused` (sound, but needs a restart) or `bad` (faulty): the last two change nothing.
-    pub verdict: String,
-    /// Why it was refused.
-    pub reason: Option<String>,
-    /// The file that the daemon reads.
-    pub file: String,
-    /// Key by key.
-    pub changes: Vec<Change>,
-    /// What `warrend check` finds in the files: as `check --format json` has it, and as text.
-    pub findings: serde_json::Value,
-    /// The same as text.
-    pub findings_text: String,
-    /// How long running handlers are waited for before it goes on behind the caller's back.
-    pub patience_ms: u64,
-    /// Where it stands; absent where nothing was to be changed, or only asked.
-    pub reload: Option<Reloading>,
-}
-
-/// A setting that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// Such as `jobs.mail.concurrency`.
-    pub key: String,
-    /// What is in force; absent where it is not set.
-    pub old: Option<String>,
-    /// What the files say.
-    pub new: Option<String>,
-    /// What differs is secret: both values are absent.
-    pub hidden: bool,
-    /// What it takes: `job restarts`, `at once`, …
-    pub effect: String,
-}
-
-impl std::fmt::Display for Change {
-    /// `jobs.mail.concurrency: 4 -> 8 (job restarts)`
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { key, old, new, hidden, effect } = self;
-        match (hidden, old, new) {
-            (true, ..) => write!(f, "{key}: changed, not shown ({effect})"),
-            (false, None, None) => write!(f, "{key} ({effect})"),
-            (false, old, new) => {
-                let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
-                write!(f, "{key}: {} -> {} ({effect})", show(old), show(new))
-            }
-        }
-    }
 }
 
 /// Something that is wrong.

@@ -4,6 +4,7 @@
 mod arguments;
 mod consumers;
 mod ladder;
+mod limits;
 
 use std::time::Duration;
 
@@ -11,17 +12,10 @@ use serde_json::Value;
 
 use super::finding::{Area, Finding, Level, pattern_of};
 use super::seen::{Details, Inside, QueueSeen};
-use crate::config::{Config, Declare, Forward, Handler, Job, Prefetch, Queue, QueueKind, Target, show_duration};
+use crate::config::{Config, Declare, Forward, Handler, Job, Queue, QueueKind, Target, show_duration};
 use crate::management::Unseen;
 use crate::policy::topology::{self, Ladder, Step};
 use crate::task::HeaderValue;
-
-/// How long a delivery may stay unacknowledged where nothing else is said: RabbitMQ's `consumer_timeout`.
-const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// What RabbitMQ 4 takes for a delivery limit where nothing else is said.
-const DEFAULT_LIMIT: i64 = 20;
-/// Fewer hand-backs than this come together in a bad week of restarts.
-const AMPLE: i64 = 100;
 
 /// What the judgement of queues rests on.
 pub struct Scene<'s> {
@@ -89,7 +83,7 @@ fn judge_job(scene: &Scene<'_>, job: &Job) -> Vec<Finding> {
         let found = judge_letters(scene, job, wanted(letters), seen);
         conclude(&mut findings, found, || ok_line(&format!("dead-letter queue {letters:?} of job {}", job.name), seen));
     }
-    findings.extend(judge_holding(scene, job));
+    findings.extend(limits::judge_holding(scene, job));
     findings.extend(judge_targets(scene, job));
     findings
 }
@@ -140,7 +134,7 @@ fn judge_work(
             findings.extend(arguments::judge(scene, name, &place, wanted, details));
             findings.extend(judge_life(scene, name, details));
             findings.extend(judge_leaving(scene, queue, details));
-            findings.extend(judge_limit(scene, job, name, details));
+            findings.extend(limits::judge_limit(scene, job, name, details));
         }
     }
     findings.extend(consumers::judge(scene, job, name, seen));
@@ -244,42 +238,6 @@ fn by_policy(details: &Details, option: &str) -> String {
     }
 }
 
-/// How often the broker hands out a message of a quorum queue before it gives it up.
-fn judge_limit(scene: &Scene<'_>, job: &Job, name: &str, details: &Details) -> Option<Finding> {
-    if details.kind != "quorum" {
-        return None;
-    }
-    let set = details.holds("delivery-limit").and_then(|limit| limit.as_i64());
-    let is_new = scene.version.is_some_and(|version| version >= (4, 0));
-    let limit = set.or(is_new.then_some(DEFAULT_LIMIT)).filter(|limit| *limit >= 0)?;
-    let budget = i64::from(job.retry.max_attempts).saturating_add(job.retry.max_crashes.into());
-    let level = if limit < budget {
-        Level::Warning
-    } else if limit < AMPLE {
-        Level::Note
-    } else {
-        return None;
-    };
-    let leaves = match details.holds("dead-letter-exchange").and_then(|it| it.as_str().map(str::to_owned)) {
-        Some(exchange) => format!("sends it to the exchange {exchange:?}"),
-        None => "drops it".to_owned(),
-    };
-    let (attempts, crashes) = (job.retry.max_attempts, job.retry.max_crashes);
-    let source = if set.is_none() { ", RabbitMQ's own" } else { "" };
-    let text = format!(
-        "queue {name:?} gives a message up after {limit} deliveries{source}; job {} tries it {attempts} times and {crashes} crashes",
-        job.name
-    );
-    let told = finding(level, "delivery-limit", text)
-        .why(format!("Each lost connection, pause and restart hands messages back, which counts too. Past the limit RabbitMQ {leaves}, and warrend does not learn of it."));
-    let ours = Value::from(i32::MAX);
-    Some(if details.arguments.contains_key("x-delivery-limit") {
-        scene.by_making_anew(told, name)
-    } else {
-        scene.with_policy(told, name, "delivery-limit", &ours)
-    })
-}
-
 fn judge_letters(scene: &Scene<'_>, job: &Job, wanted: &[(String, HeaderValue)], seen: &QueueSeen) -> Vec<Finding> {
     let name = &*job.dead_letter.queue;
     let details = match (&seen.counts, &seen.details) {
@@ -314,62 +272,6 @@ fn judge_letters(scene: &Scene<'_>, job: &Job, wanted: &[(String, HeaderValue)],
         findings.push(scene.by_making_anew(told.or(format!("in {place}: message_ttl = {ttl:?}")), name));
     }
     findings
-}
-
-/// How long a message may lie with us unacknowledged, against what the broker allows.
-fn judge_holding(scene: &Scene<'_>, job: &Job) -> Option<Finding> {
-    let (timeout, grace) = match &job.handler {
-        Handler::Command(command) => (command.timeout, command.kill_grace),
-        Handler::Worker(worker) => (worker.program.timeout, worker.program.kill_grace),
-        Handler::Http(http) => (http.timeout, Duration::ZERO),
-        Handler::Forward(_) | Handler::Discard => return None,
-    };
-    let of_queue = |queue: &Queue| {
-        let details = scene.inside.queues.get(&*queue.name).and_then(QueueSeen::details)?;
-        details.holds("consumer-timeout")?.as_u64().map(Duration::from_millis)
-    };
-    let set = job.queues.iter().filter_map(of_queue).min();
-    let limit = set.unwrap_or(CONSUMER_TIMEOUT);
-    let run = timeout + grace;
-    let rounds = match job.prefetch {
-        Prefetch::Fixed(prefetch) => {
-            let held = usize::from(prefetch) * job.queues.len();
-            held.div_ceil(job.concurrency * job.handler.batch()).max(1)
-        }
-        // It holds as many as keep the handlers busy.
-        Prefetch::Auto => 1,
-    };
-    let longest = run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
-    let shown = show_duration(limit);
-    // To the minute: a sum of many runs is no exact number.
-    let about = show_duration(Duration::from_secs(longest.as_secs().div_ceil(60) * 60));
-    let source = if set.is_some() { "of its queue" } else { "(RabbitMQ's own, unless rabbitmq.conf says otherwise)" };
-    if longest < limit {
-        return None;
-    }
-    let why = "RabbitMQ then closes the channel: all of its messages come again, and those that run may run twice.";
-    let (level, text) = if run >= limit {
-        (
-            Level::Error,
-            format!("job {}: a run may take {}, consumer_timeout is {shown} {source}", job.name, show_duration(run)),
-        )
-    } else {
-        let text = format!(
-            "job {}: the last of {rounds} rounds of prefetched messages may wait {about}, consumer_timeout is {shown} {source}",
-            job.name
-        );
-        (Level::Warning, text)
-    };
-    let fitting =
-        (limit.as_secs() / run.as_secs().max(1)).saturating_sub(1) * (job.concurrency * job.handler.batch()) as u64;
-    let told = finding(level, "consumer-timeout", text).why(why);
-    let told = match fitting / job.queues.len() as u64 {
-        0 => told.or(format!("in [jobs.{}.handler]: a timeout below {shown}", job.name)),
-        fitting => {
-            told.or(format!("in [jobs.{}]: prefetch = {fitting}, or \"auto\"; or a shorter handler.timeout", job.name))
-        }
-    };
-    Some(told.run(&["rabbitmqctl", "eval", "application:get_env(rabbit, consumer_timeout)."]))
 }
 
 /// Where the job forwards to, as far as the file says it.

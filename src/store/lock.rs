@@ -63,6 +63,16 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    /// Closing is not enough: a process that another thread is just starting has a copy of the descriptor until it runs
+    /// its program, and the lock lasts as long as any copy.
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            log::warn!("cannot unlock {}: {error}", self.path.display());
+        }
+    }
+}
+
 /// The lock file of a store.
 fn beside(store: &Path) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
@@ -113,6 +123,16 @@ mod tests {
         let first = Lock::take(&store).unwrap();
         let refused = Lock::take(&store).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        Lock::take(&store).unwrap();
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_value_whoever_has_a_copy_of_the_descriptor() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("warrend.db");
+        let first = Lock::take(&store).unwrap();
+        let _of_a_process_that_is_being_started = first.file.try_clone().unwrap();
         drop(first);
         Lock::take(&store).unwrap();
     }
