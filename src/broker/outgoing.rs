@@ -98,25 +98,11 @@ fn long_header_name(headers: &Headers) -> Option<&String> {
 }
 
 fn long_name_within(value: &HeaderValue) -> Option<&String> {
-    match value {
-        HeaderValue::Table(headers) => long_header_name(headers),
-        HeaderValue::Array(values) => values.iter().find_map(long_name_within),
-        HeaderValue::Bool(_)
-        | HeaderValue::I8(_)
-        | HeaderValue::U8(_)
-        | HeaderValue::I16(_)
-        | HeaderValue::U16(_)
-        | HeaderValue::I32(_)
-        | HeaderValue::U32(_)
-        | HeaderValue::I64(_)
-        | HeaderValue::F32(_)
-        | HeaderValue::F64(_)
-        | HeaderValue::Decimal { .. }
-        | HeaderValue::Text(_)
-        | HeaderValue::Bytes(_)
-        | HeaderValue::Timestamp(_)
-        | HeaderValue::Void => None,
+    if let HeaderValue::Table(headers) = value {
+        return long_header_name(headers);
     }
+    let HeaderValue::Array(values) = value else { return None };
+    values.iter().find_map(long_name_within)
 }
 
 #[cfg(test)]

@@ -141,16 +141,10 @@ fn wait(config: &Config, begun: Tested) -> Result<Tested, Failure> {
         && Instant::now() < until
     {
         std::thread::sleep(POLL);
-        match ask(&config.control.socket, &Request::Tested { test: tested.test })? {
-            Answer::Tested(now) => tested = now,
-            Answer::Status(_)
-            | Answer::Found(_)
-            | Answer::Upkeep(_)
-            | Answer::Reload(_)
-            | Answer::Alerts(_)
-            | Answer::Done { .. }
-            | Answer::Error { .. } => return Err(misunderstood()),
-        }
+        let Answer::Tested(now) = ask(&config.control.socket, &Request::Tested { test: tested.test })? else {
+            return Err(misunderstood());
+        };
+        tested = now;
     }
     Ok(tested)
 }

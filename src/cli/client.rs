@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::cli::{Exit, Failure};
 use crate::control::{self, Answer, AskError, Request};
+use crate::report::Status;
 
 /// Asks the daemon behind `socket`. What it refuses is a failure with its sentence.
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
@@ -26,6 +27,18 @@ pub fn ask_if_running(socket: &Path, request: &Request) -> Result<Option<Answer>
             Err(Failure::new(Exit::Failed, format!("the daemon on {path} did not answer: {reason}")))
         }
     }
+}
+
+/// What the daemon is doing.
+pub fn ask_status(socket: &Path) -> Result<Box<Status>, Failure> {
+    let Answer::Status(status) = ask(socket, &Request::Status)? else { return Err(misunderstood()) };
+    Ok(status)
+}
+
+/// For a request that changes something.
+pub fn tell(socket: &Path, request: &Request) -> Result<(), Failure> {
+    let Answer::Done { .. } = ask(socket, request)? else { return Err(misunderstood()) };
+    Ok(())
 }
 
 /// For an answer of another kind than the question: a daemon of another version.

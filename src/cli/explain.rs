@@ -80,19 +80,8 @@ pub fn explain(
 
 /// Where a running daemon has it. One that does not run has nothing in flight.
 fn in_flight(config: &Config, key: &MessageKey) -> Vec<Found> {
-    match control::ask(&config.control.socket, &Request::Find { key: key.to_text() }) {
-        Ok(Answer::Found(all)) => all.found,
-        Ok(
-            Answer::Status(_)
-            | Answer::Done { .. }
-            | Answer::Upkeep(_)
-            | Answer::Reload(_)
-            | Answer::Alerts(_)
-            | Answer::Tested(_)
-            | Answer::Error { .. },
-        )
-        | Err(_) => Vec::new(),
-    }
+    let answer = control::ask(&config.control.socket, &Request::Find { key: key.to_text() });
+    if let Ok(Answer::Found(all)) = answer { all.found } else { Vec::new() }
 }
 
 /// Whether the dead-letter queue must be looked through, which takes a while where it is long.

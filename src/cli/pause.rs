@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::cli::client::{ask, misunderstood};
-use crate::cli::{Exit, Failure};
-use crate::control::{Answer, Request};
+use crate::cli::{Exit, Failure, client};
+use crate::control::Request;
 
 /// Stops a job's consuming until it is resumed.
 pub fn pause(socket: &Path, job: &str, reason: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -19,17 +18,7 @@ pub fn resume(socket: &Path, job: &str, out: &mut impl Write) -> Result<Exit, Fa
 }
 
 fn tell(socket: &Path, request: &Request, done: &str, out: &mut impl Write) -> Result<Exit, Failure> {
-    match ask(socket, request)? {
-        Answer::Done { .. } => {
-            writeln!(out, "{done}").map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
-            Ok(Exit::Done)
-        }
-        Answer::Status(_)
-        | Answer::Found(_)
-        | Answer::Upkeep(_)
-        | Answer::Reload(_)
-        | Answer::Alerts(_)
-        | Answer::Tested(_)
-        | Answer::Error { .. } => Err(misunderstood()),
-    }
+    client::tell(socket, request)?;
+    writeln!(out, "{done}").map_err(|error| Failure::new(Exit::Failed, format!("cannot print: {error}")))?;
+    Ok(Exit::Done)
 }

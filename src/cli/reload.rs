@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::cli::client::{ask, misunderstood};
+use crate::cli::client::{ask, ask_status, misunderstood};
 use crate::cli::{Exit, Failure};
 use crate::config;
 use crate::control::{Answer, Request};
@@ -87,9 +87,7 @@ fn wait(socket: &Path, reload: &mut Reload) -> Result<(), Failure> {
     let until = Instant::now() + Duration::from_millis(reload.patience_ms);
     while reload.reload.as_ref().is_some_and(is_under_way) && Instant::now() < until {
         std::thread::sleep(POLL);
-        let Answer::Status(status) = ask(socket, &Request::Status)? else {
-            return Err(misunderstood());
-        };
+        let status = ask_status(socket)?;
         // Where another one has followed, it is that which is waited for.
         reload.reload = status.reload.filter(|now| now.number >= number).or_else(|| reload.reload.take());
     }

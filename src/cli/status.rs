@@ -16,10 +16,10 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::cli::client::{ask, misunderstood};
+use crate::cli::client::ask_status;
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, parse_duration};
-use crate::control::{Answer, Request};
+
 use crate::report::Status;
 use crate::task::UnixMillis;
 use screen::Paper;
@@ -60,19 +60,6 @@ pub fn status(config: &Config, options: &Options, color: bool, out: &mut impl Wr
         ask_status(socket).map_err(|failure| last::tell(config, failure, options.json, paper(options.all), out))?;
     print(&status, options, color, out)?;
     Ok(if status.healthy { Exit::Done } else { Exit::Failed })
-}
-
-fn ask_status(socket: &Path) -> Result<Box<Status>, Failure> {
-    match ask(socket, &Request::Status)? {
-        Answer::Status(status) => Ok(status),
-        Answer::Found(_)
-        | Answer::Done { .. }
-        | Answer::Upkeep(_)
-        | Answer::Reload(_)
-        | Answer::Alerts(_)
-        | Answer::Tested(_)
-        | Answer::Error { .. } => Err(misunderstood()),
-    }
 }
 
 /// Whether there is a terminal at both ends that obeys.

@@ -123,19 +123,11 @@ fn ask_daemon(config: &Config, request: &Request) -> Result<Option<Upkeep>, Fail
         return Ok(None);
     };
     loop {
-        match answer {
-            Answer::Upkeep(upkeep) if upkeep.finished => return Ok(Some(upkeep)),
-            Answer::Upkeep(_) => std::thread::sleep(POLL),
-            Answer::Status(_)
-            | Answer::Found(_)
-            | Answer::Reload(_)
-            | Answer::Alerts(_)
-            | Answer::Tested(_)
-            | Answer::Done { .. }
-            | Answer::Error { .. } => {
-                return Err(misunderstood());
-            }
+        let Answer::Upkeep(upkeep) = answer else { return Err(misunderstood()) };
+        if upkeep.finished {
+            return Ok(Some(upkeep));
         }
+        std::thread::sleep(POLL);
         answer = ask(socket, &Request::Pruning)?;
     }
 }

@@ -1,8 +1,6 @@
 //! Start, stop, and what is left when it did not go well: drains, signals, crashes, second instances, systemd.
 
-use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, test_kill_process};
@@ -11,66 +9,8 @@ use serde_json::Value;
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
+use crate::support::slow::Slow;
 use crate::support::wait_until;
-
-/// A daemon with one job `work` whose messages named `slow…` run until a file is there.
-struct Scene {
-    vhost: Vhost,
-    daemon: Daemon,
-    journal: Journal,
-    end: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Scene {
-    /// `job` stands in `[jobs.work]`, and other tables may follow it.
-    fn new(job: &str) -> Self {
-        let vhost = Vhost::new();
-        vhost.declare("work");
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let end = folder.path().join("end");
-        let then = format!("case $WARREND_KEY in slow*) until [ -e '{}' ]; do sleep 0.02; done ;; esac", end.display());
-        let journal = Journal::new(folder.path(), &then);
-        let rest = format!("[jobs.work]\nqueue = \"work\"\nhandler.command = {}\n{job}\n", journal.command());
-        let daemon = Daemon::new(&vhost, &rest);
-        Self { vhost, daemon, journal, end, _folder: folder }
-    }
-
-    fn publish(&self, ids: impl IntoIterator<Item = String>) {
-        let messages = ids.into_iter().map(|id| (Vec::new(), with_id(&id)));
-        self.vhost.publish_all("work", messages);
-    }
-
-    fn let_slow_ones_end(&self) {
-        fs::write(&self.end, "").expect("the folder is writable");
-    }
-
-    fn wait(&mut self, name: &str, value: u64) {
-        self.daemon
-            .wait_until(&format!("{name} is {value}"), DAEMON_TIMEOUT, |daemon| daemon.counter("work", name) == value);
-    }
-
-    fn wait_ready(&mut self, messages: u32) {
-        let vhost = &self.vhost;
-        let what = format!("{messages} messages are ready in the queue");
-        self.daemon.wait_until(&what, BROKER_TIMEOUT, |_| vhost.ready("work") == Some(messages));
-    }
-
-    /// Starts the daemon again and lets it work off everything.
-    fn finish(&mut self) {
-        self.let_slow_ones_end();
-        self.daemon.spawn(&["--until-empty"]);
-        assert!(self.daemon.wait_exit(DAEMON_TIMEOUT).success());
-    }
-
-    /// No message ran a second time, and each run was a first attempt.
-    fn assert_one_first_attempt_each(&self, messages: usize) {
-        let runs = self.journal.runs();
-        assert_eq!(runs.len(), messages, "{runs:?}");
-        let once = runs.values().all(|runs| runs.len() == 1 && runs[0].attempt == 1);
-        assert!(once, "{runs:?}");
-    }
-}
 
 fn is_alive(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -79,7 +19,7 @@ fn is_alive(pid: u32) -> bool {
 
 #[test]
 fn a_drain_gives_back_what_waits_at_once_and_lets_handlers_finish() {
-    let mut scene = Scene::new("concurrency = 2\nprefetch = 10");
+    let mut scene = Slow::new("concurrency = 2\nprefetch = 10");
     scene.daemon.start();
     scene.publish((0..10).map(|n| format!("slow {n}")));
     scene.wait("running", 2);
@@ -101,7 +41,7 @@ fn a_drain_gives_back_what_waits_at_once_and_lets_handlers_finish() {
 
 #[test]
 fn a_handler_that_outlives_the_shutdown_timeout_is_ended_and_its_message_goes_back() {
-    let mut scene = Scene::new("[shutdown]\ntimeout = \"1s\"");
+    let mut scene = Slow::new("[shutdown]\ntimeout = \"1s\"");
     scene.daemon.start();
     scene.publish(["slow".to_owned()]);
     scene.wait("running", 1);
@@ -120,7 +60,7 @@ fn a_handler_that_outlives_the_shutdown_timeout_is_ended_and_its_message_goes_ba
 
 #[test]
 fn a_second_signal_ends_at_once_and_what_is_finished_is_recorded() {
-    let mut scene = Scene::new("ack = { batch = 1000, interval = \"10s\" }");
+    let mut scene = Slow::new("ack = { batch = 1000, interval = \"10s\" }");
     scene.daemon.start();
     scene.publish(["slow".to_owned(), "quick".to_owned()]);
     scene.wait("running", 1);
@@ -140,7 +80,7 @@ fn a_second_signal_ends_at_once_and_what_is_finished_is_recorded() {
 
 #[test]
 fn handlers_do_not_outlive_a_killed_daemon() {
-    let mut scene = Scene::new("concurrency = 3");
+    let mut scene = Slow::new("concurrency = 3");
     scene.daemon.start();
     scene.publish((0..3).map(|n| format!("slow {n}")));
     wait_until("three handlers run", DAEMON_TIMEOUT, || scene.journal.len() == 3);
@@ -180,7 +120,7 @@ fn until_empty_waits_for_the_delay_ladder_and_for_nothing_else() {
 /// Under another configuration, with a control socket of its own.
 #[test]
 fn another_daemon_cannot_share_a_store() {
-    let mut scene = Scene::new("");
+    let mut scene = Slow::new("");
     scene.daemon.start();
     let mut second = Daemon::new(&scene.vhost, "[jobs.other]\nqueue = \"other\"\nhandler.discard = true\n");
     second.store_at(scene.daemon.store_path().to_owned());
@@ -193,7 +133,7 @@ fn another_daemon_cannot_share_a_store() {
 
 #[test]
 fn a_store_of_a_newer_version_is_refused() {
-    let mut scene = Scene::new("");
+    let mut scene = Slow::new("");
     scene.finish();
     let store = rusqlite::Connection::open(scene.daemon.store_path()).expect("it is a store");
     store.pragma_update(None, "user_version", 4711).expect("it is writable");
@@ -209,7 +149,7 @@ fn a_store_of_a_newer_version_is_refused() {
 
 #[test]
 fn systemd_hears_of_ready_alive_and_stopping() {
-    let mut scene = Scene::new("");
+    let mut scene = Slow::new("");
     let path = scene.daemon.folder().join("notify");
     let socket = UnixDatagram::bind(&path).expect("the folder takes a socket");
     let timeout = Some(Duration::from_millis(50));

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,8 @@ use serde_json::Value;
 
 use crate::support::broker::{BROKER_TIMEOUT, Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
-use crate::support::journal::Journal;
 use crate::support::scene::{QUEUE, Scene, Setup};
+use crate::support::slow::Slow;
 use crate::support::wait_until;
 
 /// A job whose messages need no handler, beside others that change.
@@ -165,63 +164,17 @@ fn a_change_of_the_broker_reaches_all_and_loses_no_copy() {
     scene.judge();
 }
 
-/// A daemon with one job `work` whose messages named `slow…` run until a file is there.
-struct Slow {
-    /// Before its vhost: it is to end before that is gone.
-    daemon: Daemon,
-    vhost: Vhost,
-    journal: Journal,
-    end: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Slow {
-    /// `more` follows the table of the job.
-    fn new(more: &str) -> Self {
-        let vhost = Vhost::new();
-        vhost.declare("work");
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let end = folder.path().join("end");
-        let then = format!("case $WARREND_KEY in slow*) until [ -e '{}' ]; do sleep 0.02; done ;; esac", end.display());
-        let journal = Journal::new(folder.path(), &then);
-        let job = format!(
-            "[jobs.work]\nqueue = \"work\"\nhandler.command = {}\nprefetch = 10\nconcurrency = 2\n{more}",
-            journal.command()
-        );
-        let mut daemon = Daemon::new(&vhost, &job);
-        daemon.tapped(&vhost, &[("work", "work")]);
-        Self { daemon, vhost, journal, end, _folder: folder }
-    }
-
-    fn change(&mut self, from: &str, to: &str) {
-        let jobs = self.daemon.jobs();
-        assert!(jobs.contains(from), "{jobs}");
-        self.daemon.set_jobs(&jobs.replace(from, to));
-    }
-
-    fn publish(&self, ids: impl IntoIterator<Item = String>) {
-        self.vhost.publish_all("work", ids.into_iter().map(|id| (Vec::new(), with_id(&id))));
-    }
-
-    fn wait(&mut self, name: &str, value: u64) {
-        let what = format!("{name} is {value}");
-        self.daemon.wait_until(&what, DAEMON_TIMEOUT, |daemon| daemon.counter("work", name) == value);
-    }
-
-    fn let_slow_ones_end(&self) {
-        fs::write(&self.end, "").expect("the folder is writable");
-    }
-
-    fn assert_each_ran_once(&self, messages: usize) {
-        let runs = self.journal.runs();
-        assert!(runs.len() == messages && runs.values().all(|runs| runs.len() == 1), "{runs:?}");
-    }
+/// Two handlers at a time, every delivery watched. `more` follows the table of the job.
+fn slow(more: &str) -> Slow {
+    let mut slow = Slow::new(&format!("prefetch = 10\nconcurrency = 2\n{more}"));
+    slow.daemon.tapped(&slow.vhost, &[("work", "work")]);
+    slow
 }
 
 /// Handlers are not ended for a reload, however long they take; and who asked for it does not wait longer than for a stop.
 #[test]
 fn handlers_that_run_finish_under_the_old_settings_and_the_rest_goes_back() {
-    let mut slow = Slow::new("[shutdown]\ntimeout = \"1s\"\n");
+    let mut slow = slow("[shutdown]\ntimeout = \"1s\"\n");
     slow.daemon.start();
     slow.publish((0..10).map(|n| format!("slow {n}")));
     slow.wait("running", 2);
@@ -253,7 +206,7 @@ fn handlers_that_run_finish_under_the_old_settings_and_the_rest_goes_back() {
 
 #[test]
 fn a_stop_in_the_middle_of_a_reload_is_as_orderly_as_any() {
-    let mut slow = Slow::new("[shutdown]\ntimeout = \"3s\"\n");
+    let mut slow = slow("[shutdown]\ntimeout = \"3s\"\n");
     slow.daemon.start();
     slow.publish(["slow 1".to_owned(), "slow 2".to_owned(), "slow 3".to_owned()]);
     slow.wait("running", 2);
@@ -274,7 +227,7 @@ fn a_stop_in_the_middle_of_a_reload_is_as_orderly_as_any() {
 
 #[test]
 fn a_faulty_configuration_changes_nothing_and_is_told_until_it_is_mended() {
-    let mut slow = Slow::new(STEADY);
+    let mut slow = slow(STEADY);
     slow.daemon.start();
     let before = tags(&slow.vhost, &["steady", "work"]);
     slow.change("concurrency = 2", "concurrency = 3\ncolour = 1\norder = \"best\"");
@@ -313,7 +266,7 @@ fn a_faulty_configuration_changes_nothing_and_is_told_until_it_is_mended() {
 
 #[test]
 fn what_needs_a_restart_is_refused_with_all_that_comes_with_it() {
-    let mut slow = Slow::new("");
+    let mut slow = slow("");
     slow.daemon.start();
     slow.change("concurrency = 2", "concurrency = 3");
     let store = slow.daemon.store_path().to_owned();
@@ -331,7 +284,7 @@ fn what_needs_a_restart_is_refused_with_all_that_comes_with_it() {
 
 #[test]
 fn jobs_come_and_go_and_asking_changes_nothing() {
-    let mut slow = Slow::new("");
+    let mut slow = slow("");
     slow.vhost.declare("steady");
     slow.daemon.start();
     let work = slow.daemon.jobs();
@@ -375,7 +328,7 @@ fn jobs_come_and_go_and_asking_changes_nothing() {
 /// A pause by hand is kept by a job that starts anew.
 #[test]
 fn a_paused_job_restarts_paused() {
-    let mut slow = Slow::new("");
+    let mut slow = slow("");
     slow.daemon.start();
     assert_eq!(run(&slow.daemon, &["pause", "work", "--reason", "look"]).0, Some(0));
     slow.change("concurrency = 2", "concurrency = 3");
@@ -391,7 +344,7 @@ fn a_paused_job_restarts_paused() {
 /// There is no room for the stacks of so many threads.
 #[test]
 fn a_job_that_cannot_start_leaves_the_others_alone_and_is_tried_again() {
-    let mut slow = Slow::new(STEADY);
+    let mut slow = slow(STEADY);
     slow.daemon.set_limits("-v 2500000");
     slow.daemon.start();
     let before = tags(&slow.vhost, &["steady"]);
@@ -410,7 +363,7 @@ fn a_job_that_cannot_start_leaves_the_others_alone_and_is_tried_again() {
 
 #[test]
 fn systemd_hears_when_it_begins_and_when_it_is_over() {
-    let mut slow = Slow::new("");
+    let mut slow = slow("");
     let path = slow.daemon.folder().join("notify");
     let socket = UnixDatagram::bind(&path).expect("the folder takes a socket");
     socket.set_read_timeout(Some(Duration::from_millis(50))).expect("it is above zero");

@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod raw;
 pub mod records;
 pub mod scene;
+pub mod slow;
 pub mod tap;
 pub mod terminal;
 pub mod web;

@@ -2,9 +2,10 @@
 
 use std::io::Write as _;
 
+use crate::cli::client::{ask_if_running, misunderstood};
 use crate::cli::dead::letters;
 use crate::config::{Config, Job};
-use crate::control::{self, Answer, AskError, Request};
+use crate::control::{Answer, Request};
 use crate::deadletters::Filter;
 use crate::logging::clean;
 use crate::store::{self, Act, Deed};
@@ -52,22 +53,10 @@ impl<'c> Trail<'c> {
     fn write(&self, act: Act, count: Option<u64>, detail: Option<String>) -> Result<(), String> {
         let job = self.job.name.to_string();
         let request = Request::Note { act, job: job.clone(), count, detail: detail.clone() };
-        match control::ask(&self.config.control.socket, &request) {
-            Ok(Answer::Done { .. }) => Ok(()),
-            Ok(Answer::Error { error }) | Err(AskError::Failed(error)) => Err(error),
-            Ok(
-                Answer::Status(_)
-                | Answer::Found(_)
-                | Answer::Upkeep(_)
-                | Answer::Reload(_)
-                | Answer::Alerts(_)
-                | Answer::Tested(_),
-            ) => Err("the daemon's answer is of another kind: is it another version?".to_owned()),
-            Err(AskError::Forbidden) => {
-                let socket = self.config.control.socket.display();
-                Err(format!("no permission to use {socket}: run it as root or as the daemon's user"))
-            }
-            Err(AskError::NotRunning) => {
+        match ask_if_running(&self.config.control.socket, &request).map_err(|failure| failure.text)? {
+            Some(Answer::Done { .. }) => Ok(()),
+            Some(_) => Err(misunderstood().text),
+            None => {
                 let deed = Deed { count, detail, ..Deed::new(Who::here(), act).to(&job) };
                 store::note(&self.config.store, &deed).map_err(|error| error.to_string())
             }

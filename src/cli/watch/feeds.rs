@@ -14,10 +14,9 @@ use signal_hook::iterator::Signals;
 
 use super::letters::{self, Read};
 use super::{Event, Key};
-use crate::cli::Failure;
-use crate::cli::client::{ask, misunderstood};
+use crate::cli::client::{ask_status, tell};
 use crate::config::Config;
-use crate::control::{Answer, Request};
+use crate::control::Request;
 
 /// Keys that may wait while a screen is drawn; more than anybody types in that time.
 const EVENTS: usize = 64;
@@ -176,39 +175,15 @@ fn meaning(key: KeyEvent) -> Option<Key> {
 }
 
 fn put(socket: &std::path::Path, question: Ask) -> Event {
-    let tell = |request: &Request, done: String| {
-        Event::Told(match ask(socket, request) {
-            Ok(Answer::Done { .. }) => Ok(done),
-            Ok(
-                Answer::Status(_)
-                | Answer::Found(_)
-                | Answer::Upkeep(_)
-                | Answer::Reload(_)
-                | Answer::Alerts(_)
-                | Answer::Tested(_)
-                | Answer::Error { .. },
-            ) => Err(misunderstood().text),
-            Err(Failure { text, .. }) => Err(text),
-        })
+    let told = |request: &Request, done: String| {
+        Event::Told(tell(socket, request).map(|()| done).map_err(|failure| failure.text))
     };
     match question {
-        Ask::Status => Event::Status(match ask(socket, &Request::Status) {
-            Ok(Answer::Status(status)) => Ok(status),
-            Ok(
-                Answer::Found(_)
-                | Answer::Done { .. }
-                | Answer::Upkeep(_)
-                | Answer::Reload(_)
-                | Answer::Alerts(_)
-                | Answer::Tested(_)
-                | Answer::Error { .. },
-            ) => Err(misunderstood().text),
-            Err(Failure { text, .. }) => Err(text),
-        }),
+        Ask::Status => Event::Status(ask_status(socket).map_err(|failure| failure.text)),
         Ask::Pause(job) => {
             let request = Request::Pause { job: job.clone(), reason: None };
-            tell(&request, format!("{job} is paused; r lets it go on"))
+            told(&request, format!("{job} is paused; r lets it go on"))
         }
-        Ask::Resume(job) => tell(&Request::Resume { job: job.clone() }, format!("{job} goes on")),
+        Ask::Resume(job) => told(&Request::Resume { job: job.clone() }, format!("{job} goes on")),
     }
 }
