@@ -14,7 +14,7 @@ pub use alerts::AlertsRequest;
 
 use crate::broker::publisher::{Inspector, PublisherReport};
 use crate::job::{Command, Figures, Inspection};
-use crate::report::{self, Finding, Reloading, Status};
+use crate::report::{self, DOCTOR, Finding, Reloading, Status};
 use crate::store::{self, JobId, StoreReport};
 use crate::system;
 use crate::task::MessageKey;
@@ -308,7 +308,7 @@ fn add_publisher(status: &mut Status, answer: Option<&PublisherReport>) {
     }
     if !publisher.connected {
         let reason = publisher.last_error.as_deref().unwrap_or("not connected yet");
-        status.findings.push(Finding::of_daemon(format!("publisher: {reason}")));
+        status.findings.push(Finding::of_daemon(format!("publisher: {reason}")).help(DOCTOR));
     }
 }
 

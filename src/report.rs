@@ -54,6 +54,9 @@ pub struct Status {
     pub alerts: Option<Vec<Alert>>,
 }
 
+/// The command that helps where RabbitMQ does not do what is asked of it: it says why, and what mends it.
+pub const DOCTOR: &str = "warrend check --online";
+
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

@@ -259,27 +259,47 @@ impl Session<'_> {
     /// What the broker counts for any queue, ours or not; `None` if it does not exist.
     pub fn counts(&mut self, queue: &str) -> Result<Option<Counts>, BrokerError> {
         self.check_lost()?;
-        let Some(connection) = &mut self.connection else {
-            return Ok(None);
-        };
-        let probe = self.probe.take();
-        let (asked, overdue) = cut_after(&self.socket, CALL_LIMIT, || {
-            let probe = match probe {
-                Some(probe) => probe,
-                None => connection.open_channel(None)?,
-            };
-            let found = probe.queue_declare_passive(queue)?;
-            let counts = Counts {
-                ready: found.declared_message_count().unwrap_or(0),
-                consumers: found.declared_consumer_count().unwrap_or(0),
-            };
-            Ok((probe, counts))
-        });
-        match asked {
-            Ok((probe, counts)) => {
-                self.probe = Some(probe);
-                Ok(Some(counts))
+        let (asked, overdue) = self.look(&[queue]);
+        asked.into_iter().next().map_or(Ok(None), |asked| self.counted(queue, asked, overdue))
+    }
+
+    /// The same for several queues in one go; `None` also for one that cannot be looked at.
+    pub fn counts_of(&mut self, queues: &[&str]) -> Vec<Option<Counts>> {
+        if self.lost.is_some() {
+            return vec![None; queues.len()];
+        }
+        let (asked, overdue) = self.look(queues);
+        let mut asked = asked.into_iter();
+        // Whoever comes after the one that lost the connection was not asked.
+        let count = |queue: &&str| self.counted(queue, asked.next()?, overdue).ok().flatten();
+        queues.iter().map(count).collect()
+    }
+
+    /// Asks the broker, up to the first that ends the connection. Says also whether time was up.
+    fn look(&mut self, queues: &[&str]) -> (Vec<Result<Counts, Error>>, bool) {
+        let Self { connection: Some(connection), probe, socket, .. } = self else { return (Vec::new(), false) };
+        cut_after(socket, CALL_LIMIT, || {
+            let mut answers = Vec::new();
+            for queue in queues {
+                let answer = counts(connection, probe, queue);
+                let goes_on = answer.as_ref().map_or_else(|error| channel_closed(error).is_some(), |_| true);
+                answers.push(answer);
+                if !goes_on {
+                    break;
+                }
             }
+            answers
+        })
+    }
+
+    fn counted(
+        &mut self,
+        queue: &str,
+        asked: Result<Counts, Error>,
+        overdue: bool,
+    ) -> Result<Option<Counts>, BrokerError> {
+        match asked {
+            Ok(counts) => Ok(Some(counts)),
             Err(error) => match channel_closed(&error) {
                 Some(why) if why.code == NOT_FOUND => Ok(None),
                 Some(why) => Err(self.topology(format!("cannot look at {queue:?}: {}", why.text))),
@@ -352,4 +372,18 @@ impl Session<'_> {
         self.lost = Some(lost.clone());
         lost
     }
+}
+
+/// Looks at one queue, through a channel that is kept for the next one. The broker closes it over a queue that it does not let
+/// us look at.
+fn counts(connection: &mut Connection, probe: &mut Option<Channel>, queue: &str) -> Result<Counts, Error> {
+    let channel = match probe.take() {
+        Some(channel) => channel,
+        None => connection.open_channel(None)?,
+    };
+    let found = channel.queue_declare_passive(queue)?;
+    let ready = found.declared_message_count().unwrap_or(0);
+    let consumers = found.declared_consumer_count().unwrap_or(0);
+    *probe = Some(channel);
+    Ok(Counts { ready, consumers })
 }

@@ -7,7 +7,7 @@ use super::{Exit, Figures, Inspection, Job, LinkReport, Phase};
 use crate::broker::{BrokerError, Counts, Session};
 use crate::policy::gate::{Allowed, Cause};
 use crate::policy::topology::Ladder;
-use crate::report::Finding;
+use crate::report::{DOCTOR, Finding};
 use crate::task::UnixMillis;
 use crate::{config, report};
 
@@ -193,8 +193,8 @@ impl Job {
             .iter()
             .chain(lacking)
             .chain(self.refusals.reason())
-            .map(|trouble| Finding::of_job(name, trouble));
-        let stalls = self.stall_problems().into_iter().map(|stall| Finding::of_job(name, stall));
+            .map(|trouble| Finding::of_job(name, trouble).help(DOCTOR));
+        let stalls = self.stall_problems().into_iter().map(|stall| Finding::of_job(name, stall).help(DOCTOR));
         by_hand.into_iter().chain(paused).chain(trouble).chain(unconnected).chain(stalls).collect()
     }
 
@@ -209,9 +209,10 @@ impl Job {
             return;
         }
         // A session that dies over this is noticed by the loop.
-        let mut count = |queue: &str| session.counts(queue).ok().flatten();
-        let queues = self.config.queues.iter().map(|queue| count(&queue.name)).collect();
-        let dead_letter = count(&self.config.dead_letter.queue);
+        let queues = self.config.queues.iter().map(|queue| &*queue.name);
+        let names: Vec<_> = queues.chain([&*self.config.dead_letter.queue]).collect();
+        let mut queues = session.counts_of(&names);
+        let dead_letter = queues.pop().flatten();
         self.counts = Counted { at: Some(now), queues, dead_letter };
     }
 

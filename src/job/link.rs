@@ -32,6 +32,8 @@ pub struct Linking {
     /// When the last one began, and whether it has acknowledged anything.
     since: Instant,
     useful: bool,
+    /// What is to be said of it once it is good for something.
+    news: Option<String>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,8 @@ impl Linking {
         let (results, linked) = crossbeam_channel::bounded(1);
         let backoff = Backoff::new(config.reconnect.initial, config.reconnect.max);
         let now = Instant::now();
-        Self { backoff, state: State::Waiting(now), results, linked, sessions: 0, since: now, useful: false }
+        let state = State::Waiting(now);
+        Self { backoff, state, results, linked, sessions: 0, since: now, useful: false, news: None }
     }
 
     /// Where the result comes from.
@@ -153,13 +156,21 @@ impl Job {
             if let Err(exit) = self.declare(session) {
                 return exit;
             }
-            info!(job = &*self.config.name; "job {}: connected to {server} at {host}", self.config.name);
+            self.linking.news = Some(format!("connected to {server} at {host}"));
             // Due at once: nobody is told of a running job whose queues are declared and not yet consumed.
             self.now = Instant::now();
             self.subscriptions.start(self.now);
             self.turn(Some(session))
         });
         exit.unwrap_or_else(Exit::Lost)
+    }
+
+    /// Told once the connection is good for what it was made for: where each is lost as soon as it stands, the log says why
+    /// and not, again and again, that there is one.
+    pub(super) fn tell_connected(&mut self) {
+        if let Some(news) = self.linking.news.take() {
+            info!(job = &*self.config.name; "job {}: {news}", self.config.name);
+        }
     }
 
     pub(super) fn on_lost(&mut self, error: &BrokerError) {
@@ -182,6 +193,7 @@ impl Job {
         self.subscriptions.lost();
         self.stalls.lost();
         self.linking.end();
+        self.linking.news = None;
     }
 
     pub(super) fn tell_trouble(&mut self, error: &BrokerError) {

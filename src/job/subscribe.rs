@@ -78,6 +78,7 @@ impl Job {
         }
         let prefetch = match self.allowed() {
             Allowed::Nothing => {
+                self.tell_connected();
                 self.subscriptions.lost();
                 return self.unsubscribe_all(session);
             }
@@ -109,6 +110,7 @@ impl Job {
                 subscription.backoff.reset();
                 self.stalls.subscribed(queue, self.now, fastrand::f64());
                 self.trouble = None;
+                self.tell_connected();
                 Ok(())
             }
             Err(error @ BrokerError::Topology { .. }) => {

@@ -201,6 +201,38 @@ fn what_keeps_a_connection_from_coming_about_is_told_in_one_sentence() {
     told(secured.broker(&localhost, &[OURS]), &no_tls("localhost"), demands);
 }
 
+/// Before they have ended, when nothing could be done in time.
+#[test]
+fn the_doctor_tells_of_certificates_that_end_soon() {
+    let secured = Secured::start(OPTIONAL);
+    let vhost = Vhost::on(secured.node.broker());
+    vhost.declare("work");
+    secured.ours.issue("client", &["client"], Validity::Now);
+    let tls = [OURS, ("cert_file", "client.pem"), ("key_file", "client.key")];
+    let daemon = Daemon::with_broker(&secured.broker(&secured.url(&vhost, "localhost"), &tls), JOB);
+    let told = || {
+        let output = daemon.run(&["check", "--online", "--format", "json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+        let finding = |code: &str| {
+            let all = report["findings"].as_array().expect("a list");
+            let found = all.iter().find(|found| found["code"] == code).expect("it is judged");
+            (
+                found["level"].as_str().unwrap_or_default().to_owned(),
+                found["text"].as_str().unwrap_or_default().to_owned(),
+            )
+        };
+        (output.status.code(), [finding("broker-certificate"), finding("own-certificate")])
+    };
+    let (code, well) = told();
+    assert!(code == Some(0) && well.iter().all(|(level, _)| level == "ok"), "{well:#?}");
+    secured.ours.issue("client", &["client"], Validity::Soon);
+    secured.ours.issue("server", &["localhost"], Validity::Soon);
+    secured.node.reread_certificates();
+    let (code, ill) = told();
+    assert!(code == Some(0) && ill.iter().all(|(level, _)| level == "warning"), "{ill:#?}");
+    assert!(ill[0].1.contains("the certificate of localhost") && ill[1].1.contains("client.pem"), "{ill:#?}");
+}
+
 /// The user of every connection into the vhost but the test's own, and the subject of its certificate.
 fn logged_in(node: &Node, vhost: &Vhost) -> Vec<(String, String)> {
     let list = format!("/api/vhosts/{}/connections?columns=user,peer_cert_subject", vhost.name());

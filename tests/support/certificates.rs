@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use jiff::ToSpan as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 
 /// Issues certificates into a folder, as PEM files.
@@ -17,6 +18,8 @@ pub enum Validity {
     Now,
     Past,
     Future,
+    /// Now, and for ten days more.
+    Soon,
 }
 
 impl Authority {
@@ -45,6 +48,10 @@ impl Authority {
             Validity::Now => {}
             Validity::Past => params.not_after = date_time_ymd(2024, 2, 3),
             Validity::Future => params.not_before = date_time_ymd(2093, 4, 5),
+            Validity::Soon => {
+                let (year, month, day) = in_ten_days();
+                params.not_after = date_time_ymd(year, month, day);
+            }
         }
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("a key can sign");
@@ -54,4 +61,11 @@ impl Authority {
         write("pem", certificate.pem());
         write("key", key.serialize_pem());
     }
+}
+
+/// Year, month and day.
+fn in_ten_days() -> (i32, u8, u8) {
+    let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().saturating_add(10.days());
+    let unsigned = |part: i8| u8::try_from(part).expect("months and days are positive");
+    (day.year().into(), unsigned(day.month()), unsigned(day.day()))
 }

@@ -84,6 +84,16 @@ struct Open {
 
 /// Walks a value whose end is known, and gives the number of values in it, up to the first fault.
 fn inspect(value: &[u8]) -> (usize, Option<Fault>) {
+    // Nearly every header is one plain value.
+    match value[0] {
+        b'A' | b'F' => walk(value),
+        b'S' if std::str::from_utf8(&value[5..]).is_err() => (1, Some(Fault::NotUtf8)),
+        _ => (1, None),
+    }
+}
+
+/// The same for a value that may hold others.
+fn walk(value: &[u8]) -> (usize, Option<Fault>) {
     let (mut open, mut depth) = ([Open::default(); DEEPEST], 0);
     let (mut at, mut values) = (0, 0);
     loop {
