@@ -50,7 +50,7 @@ help:
 	@echo 'make check-metrics  alert rules, dashboard and page, judged by promtool'
 	@echo 'make fuzz           what parses foreign input, tried with 20,000 inputs each: some minutes; CASES=1000000 for a night'
 	@echo 'make bench          the performance suite, half an hour; ROUNDS=5 ONLY=discard,worker,latency'
-	@echo 'make chaos          every fault, injected over and over: half an hour; ROWS=daemon-kill COUNTS=daemon-kill=50'
+	@echo 'make chaos          every fault, injected over and over: some hours; ROWS=daemon-kill COUNTS=daemon-kill=50'
 	@echo 'make soak           an hour of work with a fault every minute, after which nothing must have grown; SOAK=minutes'
 	@echo 'make build          the release binary'
 	@echo 'make install        binary, units, manual, completions, configuration; DESTDIR= PREFIX=/usr/local; make uninstall'

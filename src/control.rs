@@ -191,17 +191,9 @@ fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
     let line = read_line(client, Instant::now() + PATIENCE)?;
     let answer = match serde_json::from_slice(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
-        Ok(Request::Pause { job, reason }) => {
-            let by = Who::peer(client)?;
-            info!("job {job} is paused by {by}: {}", reason.as_deref().unwrap_or("no reason given"));
-            answer(panel.pause(&job, reason, by))
-        }
+        Ok(Request::Pause { job, reason }) => answer(panel.pause(&job, reason, Who::peer(client)?)),
         Ok(Request::Find { key }) => Answer::Found(FoundAll { found: panel.find(&MessageKey::from_display(&key)) }),
-        Ok(Request::Resume { job }) => {
-            let by = Who::peer(client)?;
-            info!("job {job} is resumed by {by}");
-            answer(panel.resume(&job, by))
-        }
+        Ok(Request::Resume { job }) => answer(panel.resume(&job, Who::peer(client)?)),
         Ok(Request::Forget { job, key }) => {
             let what = key.as_deref().map_or_else(|| "everything".to_owned(), |key| format!("{key:?}"));
             let by = Who::peer(client)?;

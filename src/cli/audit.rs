@@ -20,7 +20,7 @@ use crate::task::UnixMillis;
 pub enum Audit {
     /// Show who did what: by hand, and which messages the daemon gave up
     ///
-    /// People pause and resume jobs, forget, prune, and replay, purge, import and export dead letters; of these four the
+    /// People pause and resume jobs, reload, forget, prune, and replay, purge, import and export dead letters; of these four the
     /// infinitive stands for the beginning and the participle for the end, with the number of letters. Of dead letters and of
     /// the rest, the newest 100000 rows each are kept.
     List {

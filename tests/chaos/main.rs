@@ -48,5 +48,5 @@ fn main() -> ExitCode {
     }
     let results = plan.run();
     table::print(&plan, &results);
-    if results.iter().all(|(_, result)| result.is_well()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if results.values().all(|(_, result)| result.is_well()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

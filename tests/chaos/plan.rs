@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::row::{Ended, Row, Trial};
 use crate::support::broker::Broker;
+use crate::table;
 
 /// Rows of the short form that run at one time: they mostly wait, for timeouts and for processes that start.
 const AT_ONE_TIME: usize = 4;
+
+/// The rows that have ended, by their place in the table.
+pub type Results = BTreeMap<usize, (Row, Ended)>;
 
 /// What was asked for.
 pub struct Plan {
@@ -80,13 +84,13 @@ impl Plan {
     }
 
     /// Runs every row, and says how each ended as soon as it did.
-    pub fn run(&self) -> Vec<(Row, Ended)> {
+    pub fn run(&self) -> Results {
         if !self.rows.is_empty() {
             // Fails here, and once, where there is no broker.
             Broker::get();
         }
         println!("\nrunning {} tests", self.rows.len());
-        let results = Mutex::new(Vec::new());
+        let results = Mutex::new(Results::new());
         let waiting = Mutex::new(self.rows.iter().enumerate());
         std::thread::scope(|scope| {
             for _ in 0..if self.long { 1 } else { AT_ONE_TIME } {
@@ -95,14 +99,15 @@ impl Plan {
                         let next = waiting.lock().expect("no thread panics with it").next();
                         let Some((place, row)) = next else { return };
                         let ended = self.run_row(row);
-                        results.lock().expect("no thread panics with it").push((place, *row, ended));
+                        let mut results = results.lock().expect("no thread panics with it");
+                        results.insert(place, (*row, ended));
+                        // A long run may be ended by hand: what is done by then is not to be lost.
+                        table::keep(&results);
                     }
                 });
             }
         });
-        let mut results = results.into_inner().expect("no thread panics with it");
-        results.sort_by_key(|(place, _, _)| *place);
-        results.into_iter().map(|(_, row, ended)| (row, ended)).collect()
+        results.into_inner().expect("no thread panics with it")
     }
 
     fn run_row(&self, row: &Row) -> Ended {

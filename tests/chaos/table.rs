@@ -3,28 +3,34 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
-use crate::plan::{Plan, minutes, text_from};
-use crate::row::{Ended, Row};
+use crate::plan::{Plan, Results, minutes, text_from};
+use crate::row::Ended;
 use crate::support::broker::Broker;
 
-/// Prints everything; writes the Markdown file where one was asked for.
-pub fn print(plan: &Plan, results: &[(Row, Ended)]) {
+/// Writes the Markdown file where one was asked for, and says which.
+pub fn keep(results: &Results) -> Option<String> {
+    let path = text_from("MARKDOWN")?;
+    std::fs::write(&path, markdown(results)).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+    Some(path)
+}
+
+/// Prints everything, and keeps the table.
+pub fn print(plan: &Plan, results: &Results) {
     if !results.is_empty() {
         println!("\n{}", plain(results));
     }
-    for (row, ended) in results.iter().filter(|(_, ended)| !ended.is_well()) {
+    for (row, ended) in results.values().filter(|(_, ended)| !ended.is_well()) {
         println!("---- {} (SEED={} COUNTS={}={}) ----", row.name, ended.trial.seed, row.name, ended.trial.count);
         for wrong in ended.wrong() {
             println!("{wrong}");
         }
         println!();
     }
-    if let Some(path) = text_from("MARKDOWN") {
-        std::fs::write(&path, markdown(results)).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+    if let Some(path) = keep(results) {
         println!("the table was written to {path}\n");
     }
-    let failed = results.iter().filter(|(_, ended)| !ended.is_well()).count();
-    let took: f64 = results.iter().map(|(_, ended)| ended.took.as_secs_f64()).sum();
+    let failed = results.values().filter(|(_, ended)| !ended.is_well()).count();
+    let took: f64 = results.values().map(|(_, ended)| ended.took.as_secs_f64()).sum();
     println!(
         "test result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out; finished in {took:.2}s\n",
         if failed == 0 { "ok" } else { "FAILED" },
@@ -51,12 +57,12 @@ fn cells(ended: &Ended) -> [String; 7] {
 
 const HEADINGS: [&str; 7] = ["faults", "messages", "lost", "ran again", "dead twice", "resumed in", "result"];
 
-fn plain(results: &[(Row, Ended)]) -> String {
+fn plain(results: &Results) -> String {
     let mut text = format!("{:20}", "row");
     for heading in HEADINGS {
         let _ = write!(text, "  {heading:>10}");
     }
-    for (row, ended) in results {
+    for (row, ended) in results.values() {
         let _ = write!(text, "\n{:20}", row.name);
         for cell in cells(ended) {
             let _ = write!(text, "  {cell:>10}");
@@ -69,27 +75,27 @@ fn plain(results: &[(Row, Ended)]) -> String {
 }
 
 /// The table with the facts that it depends on.
-fn markdown(results: &[(Row, Ended)]) -> String {
+fn markdown(results: &Results) -> String {
     let mut text = facts(results);
     text.push_str(
         "\n| Row | The fault | Holds | Faults | Messages | Lost | Ran again | Dead twice | Resumed in | Result |\n",
     );
     text.push_str("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n");
-    for (row, ended) in results {
+    for (row, ended) in results.values() {
         let _ = write!(text, "| `{}` | {} | {} |", row.name, row.fault, row.promises);
         for cell in cells(ended) {
             let _ = write!(text, " {cell} |");
         }
         text.push('\n');
     }
-    let notes = results.iter().filter_map(|(row, ended)| Some((row.name, ended.figures.as_ref()?.note.as_str())));
+    let notes = results.values().filter_map(|(row, ended)| Some((row.name, ended.figures.as_ref()?.note.as_str())));
     for (name, note) in notes.filter(|(_, note)| !note.is_empty()) {
         let _ = write!(text, "\n`{name}`: {note}.\n");
     }
     text
 }
 
-fn facts(results: &[(Row, Ended)]) -> String {
+fn facts(results: &Results) -> String {
     let output = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
@@ -98,7 +104,7 @@ fn facts(results: &[(Row, Ended)]) -> String {
     let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let overview = Broker::get().management().call("GET", "/api/overview", None).unwrap_or_default();
     let broker = |name: &str| overview[name].as_str().unwrap_or("-").to_owned();
-    let took = results.iter().map(|(_, ended)| ended.took).sum();
+    let took = results.values().map(|(_, ended)| ended.took).sum();
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     format!(
         "Made on {} in {}: warrend {} ({build} build of commit {}), RabbitMQ {} on Erlang {}, SQLite {}, Linux {}, {} cores.\n",

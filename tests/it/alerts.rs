@@ -12,6 +12,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
+use crate::support::node::Node;
 use crate::support::proxy::Door;
 
 /// Looks come every second; a window has ten.
@@ -154,6 +155,36 @@ fn each_quantity_fires_and_clears_once() {
     let log = daemon.log();
     assert!(log.contains("alert \"ready > 5\" fires for job work: ready is "), "{log}");
     assert!(log.contains("alert \"ready > 5\" has cleared for job work: ready is"), "{log}");
+    assert!(daemon.terminate().success());
+}
+
+/// A memory alarm, and a consumer that the broker has forgotten.
+#[test]
+fn a_broker_that_takes_nothing_or_gives_nothing_fires_until_it_does() {
+    let node = Node::start();
+    let vhost = Vhost::on(node.broker());
+    let mut daemon = Daemon::new(&vhost, "");
+    daemon.set_broker(&format!("urls = [{:?}]\n{}", vhost.url(), crate::stall::SHORT));
+    let text = noted(&daemon, "blocked", "") + &noted(&daemon, "stalled", "") + &job(&daemon);
+    daemon.set_jobs(&text);
+    daemon.start();
+    let wait = |daemon: &mut Daemon, event: &str, name: &str| {
+        daemon.wait_until(&format!("{name} is told of as {event}"), WAIT, |daemon| told(daemon, event, name) == 1);
+    };
+    let hold = daemon.folder().join("hold");
+    fs::write(&hold, "").expect("the folder can be written");
+    publish(&vhost, "dead", 0..1);
+    daemon.wait_until("it runs", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "running") == 1);
+    node.alarm(true);
+    // The broker blocks a publisher when it publishes again.
+    fs::remove_file(&hold).expect("it is there");
+    wait(&mut daemon, "fired", "blocked");
+    node.alarm(false);
+    wait(&mut daemon, "cleared", "blocked");
+    crate::stall::drop_consumer(&node, &vhost);
+    wait(&mut daemon, "fired", "stalled");
+    wait(&mut daemon, "cleared", "stalled");
+    assert_eq!(["blocked", "stalled"].map(|name| told(&daemon, "fired", name)), [1, 1]);
     assert!(daemon.terminate().success());
 }
 

@@ -113,15 +113,20 @@ fn what_people_do_and_what_the_daemon_gives_up_is_written_down() {
     bench.run(&["resume", "work"]);
     assert_eq!(bench.daemon.run(&["pause", "wrok"]).status.code(), Some(1), "nothing is done");
     bench.run(&["store", "prune"]);
+    let jobs = bench.daemon.jobs().replace("queue = \"work\"", "queue = \"work\"\nretry.max_attempts = 7");
+    bench.daemon.set_jobs(&jobs);
+    bench.run(&["reload"]);
     bench.quiet(&["dead", "replay", "work", "--yes", "--class", "rejected"]);
-    bench.daemon.wait_until("it is dead again", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "dead") == 2);
-    let expected = ["dead", "paused", "resumed", "pruned", "replay", "replayed", "dead"];
+    bench.daemon.wait_until("it is dead again", DAEMON_TIMEOUT, |daemon| daemon.counter("work", "dead") == 1);
+    let expected = ["dead", "paused", "resumed", "pruned", "reloaded", "replay", "replayed", "dead"];
     let mut acts = bench.acts(&[]);
     // The letter may have been given up again before the replay said that it had ended.
-    acts[5..].sort_by_key(|act| act != "replayed");
+    acts[6..].sort_by_key(|act| act != "replayed");
     assert_eq!(acts, expected);
     let rows = bench.rows(&["--job", "work"]);
-    assert_eq!(rows.len(), 6, "the store is no job's");
+    assert_eq!(rows.len(), 6, "the store is no job's, nor are the files");
+    let reloaded = bench.rows(&[]).into_iter().find(|row| row["act"] == "reloaded").expect("it is there");
+    assert_eq!((&reloaded["uid"], &reloaded["count"], &reloaded["job"]), (&me().into(), &1.into(), &Value::Null));
     let dead = &rows[0];
     let told = ["act", "by", "key", "detail"].map(|name| dead[name].as_str().unwrap_or("-"));
     assert_eq!((told, &dead["uid"]), (["dead", "warrend", "bad-1", "rejected"], &Value::Null), "{dead}");
@@ -136,7 +141,7 @@ fn what_people_do_and_what_the_daemon_gives_up_is_written_down() {
     assert!(text.lines().any(|line| line.contains("  paused    work  the API is down")), "{text}");
 
     // Each act was logged with its hash, and both ends once it has stopped.
-    let ends = bench.assert_whole(7);
+    let ends = bench.assert_whole(8);
     let log = bench.daemon.log();
     for row in rows.iter().filter(|row| row["act"] != "dead") {
         let id = row["id"].as_str().expect("it is text");
@@ -144,7 +149,7 @@ fn what_people_do_and_what_the_daemon_gives_up_is_written_down() {
     }
     bench.stop();
     assert!(ends.len() == 2 && ends.iter().all(|end| bench.daemon.log().contains(end)), "{}", bench.daemon.log_tail());
-    assert_eq!(bench.assert_whole(7), ends);
+    assert_eq!(bench.assert_whole(8), ends);
     bench.run(&["audit", "verify", "--expect", &ends[0], "--expect", &ends[1]]);
 }
 

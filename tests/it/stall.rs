@@ -12,7 +12,7 @@ use crate::support::scene::{QUEUE, Scene, Setup};
 use crate::support::wait_until;
 
 /// The shortest heartbeat: the watch then looks after 4 s of silence, and takes what it sees for 2 to 4 s for a stall.
-const SHORT: &str = "heartbeat = \"1s\"\nreconnect = { initial = \"50ms\", max = \"500ms\" }";
+pub const SHORT: &str = "heartbeat = \"1s\"\nreconnect = { initial = \"50ms\", max = \"500ms\" }";
 /// Long enough for two such verdicts.
 const UNDER_WATCH: Duration = Duration::from_secs(20);
 
@@ -27,7 +27,7 @@ fn for_each_consumer(node: &Node, vhost: &Vhost, expression: &str) {
 }
 
 /// The queue forgets its consumer, and nobody tells the client.
-fn drop_consumer(node: &Node, vhost: &Vhost) {
+pub fn drop_consumer(node: &Node, vhost: &Vhost) {
     let cancel = "gen_server2:call(amqqueue:get_pid(Q), {basic_cancel, element(1, C), element(2, C), undefined, <<>>})";
     for_each_consumer(node, vhost, cancel);
     assert_eq!(vhost.consumers(QUEUE), Some(0));
