@@ -24,8 +24,10 @@ mod walk;
 
 use std::ffi::c_int;
 use std::fs;
+use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -112,6 +114,7 @@ impl Store {
         }
         let lock = Lock::take(&path)?;
         let is_new = fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
+        make_private(&path)?;
         let opening = |error: &rusqlite::Error| StoreError::sqlite(&format!("open {}", path.display()), error);
         let mut connection = ManuallyDrop::new(Connection::open(&path).map_err(|error| opening(&error))?);
         if connection.is_readonly(MAIN_DB).map_err(|error| opening(&error))? {
@@ -202,6 +205,20 @@ impl Store {
     }
 }
 
+/// What the store holds is nobody else's business: message keys, error texts, who did what. SQLite would make a file that all
+/// users can read; its log gets the same mode.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(StoreError::system(format!("make {}", path.display()), &error))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Of a file that the store makes, less what the umask takes: its owner's, and readable for his group.
+const PRIVATE: u32 = 0o640;
+
 /// Pages of the log that are brought into the file together: SQLite's own number.
 const CHECKPOINT: c_int = 1000;
 
@@ -259,6 +276,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn config(folder: &tempfile::TempDir) -> config::Store {
@@ -279,6 +298,22 @@ mod tests {
         let first = numbers();
         assert_ne!(first.0, first.1);
         assert_eq!(first, numbers());
+    }
+
+    #[test]
+    fn nobody_else_reads_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder);
+        let store = Store::open(&config).unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode();
+        let files = ["", "-wal", ".lock"].map(|end| PathBuf::from(format!("{}{end}", config.path.display())));
+        for file in files {
+            assert_eq!(mode(file.clone()) & 0o007, 0, "{}", file.display());
+        }
+        drop(store);
+        fs::set_permissions(&config.path, fs::Permissions::from_mode(0o660)).unwrap();
+        drop(Store::open(&config).unwrap());
+        assert_eq!(mode(config.path) & 0o777, 0o660, "one that is there stays as it is");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::StoreError;
 use super::place::belong_to_its_owner;
+use super::{PRIVATE, StoreError};
 
 /// How long the lock of a daemon that is dead may outlive it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -33,8 +34,14 @@ impl Lock {
         let path = beside(store);
         let failed = |error: io::Error| StoreError::system(format!("lock {}", path.display()), &error);
         let existed = path.exists();
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE)
+            .open(&path)
+            .map_err(failed)?;
         if !existed {
             belong_to_its_owner(&file, store);
         }

@@ -190,7 +190,9 @@ fn a_look_up_that_fails_ends_the_daemon() {
 /// The log is brought into the file every thousand pages, after a commit that succeeded.
 #[test]
 fn a_checkpoint_that_cannot_sync_ends_the_daemon() {
-    let mut scene = Scene::new(Vhost::new(), &Setup::default());
+    // Nobody else may read the file once the disk has lost what was brought into it: SQLite's index, which readers share while
+    // any of them lives, takes it for there. The next start finds all of it in the log. So no tap looks records up here.
+    let mut scene = Scene::new(Vhost::new(), &Setup { tap: false, ..Setup::default() });
     let disk = BadDisk::below(&mut scene.daemon);
     disk.fail(&mut scene.daemon, Call::Sync, 1, How::Lose);
     disk.only(&mut scene.daemon, "warrend.db");

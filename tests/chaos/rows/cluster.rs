@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::row::{Figures, Row, Run, Trial};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost};
 use crate::support::cluster::Cluster;
-use crate::support::daemon::DAEMON_TIMEOUT;
+use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::node::Node;
 use crate::support::scene::{Kind, QUEUE, Scene, Setup, WORK_TIMEOUT};
-use crate::support::wait_until;
+use crate::support::{holds_within, wait_until};
 
 /// Within this time of the loss of a node, or of a majority being back, work goes on.
 const RESUME: Duration = Duration::from_secs(15);
@@ -101,12 +103,50 @@ fn rolling(trial: &Trial) -> Figures {
         let node = &cluster.nodes()[turn % cluster.nodes().len()];
         node.stop();
         // A stop takes its time, in which all may be done. Two nodes are a majority.
+        let (since, before) = (Instant::now(), received(&scene.daemon));
         scene.publish(100);
         // Failures may have to wait for the node of their queue; nothing else does.
-        wait_for_deliveries(&mut scene);
+        wait_for_more(&mut scene, since, before);
         node.start_again();
     }
-    end(scene, trial.count)
+    let stuck = hand_on(&cluster, &scene);
+    let mut figures = end(scene, trial.count);
+    if stuck > 0 {
+        figures.note = format!("{stuck} times a level of the ladder handed nothing on until it got another leader");
+    }
+    figures
+}
+
+/// RabbitMQ 3.10 may leave a level of the ladder whose leader has moved without the process that hands its messages on
+/// (rabbitmq-server#7677). They wait there until the leader moves again, which an administrator has to see to.
+fn hand_on(cluster: &Cluster, scene: &Scene) -> usize {
+    /// Longer than a retry of this row takes over the whole ladder.
+    const STUCK: Duration = Duration::from_secs(15);
+    let levels = || {
+        let path = format!("/api/queues/{}?columns=name,messages,leader,online", scene.vhost.name());
+        let listing = cluster.broker().management().call("GET", &path, None).unwrap_or_default();
+        let all = listing.as_array().cloned().unwrap_or_default();
+        let waits = |queue: &Value| {
+            let is_level = queue["name"].as_str().is_some_and(|name| name.starts_with("warrend.delay."));
+            is_level && queue["messages"].as_u64().is_some_and(|messages| messages > 0)
+        };
+        all.into_iter().filter(waits).collect::<Vec<_>>()
+    };
+    let mut moved = 0;
+    all_run(cluster);
+    while !holds_within(STUCK, || levels().is_empty()) {
+        assert!(moved < 20, "the ladder does not become empty: {:?}", levels());
+        for level in levels() {
+            let (name, leader) = (level["name"].as_str().unwrap_or_default(), &level["leader"]);
+            let other = level["online"].as_array().into_iter().flatten().find(|node| *node != leader);
+            let (Some(leader), Some(other)) = (leader.as_str(), other.and_then(Value::as_str)) else { continue };
+            let queue = format!("'{}_{name}'", scene.vhost.name());
+            cluster.nodes()[0]
+                .eval(&format!("ra:transfer_leadership({{{queue}, '{leader}'}}, {{{queue}, '{other}'}})."));
+            moved += 1;
+        }
+    }
+    moved
 }
 
 fn minority(trial: &Trial) -> Figures {
@@ -129,10 +169,18 @@ fn minority(trial: &Trial) -> Figures {
 
 /// How long it takes until messages come again. Handlers have some in stock, so their runs say little.
 fn wait_for_deliveries(scene: &mut Scene) {
-    let since = Instant::now();
-    let before = scene.daemon.counter("work", "received");
-    scene.daemon.wait_until("messages come", WORK_TIMEOUT, |daemon| daemon.counter("work", "received") > before);
+    let (since, before) = (Instant::now(), received(&scene.daemon));
+    wait_for_more(scene, since, before);
+}
+
+/// The same since an earlier moment, when so many had come.
+fn wait_for_more(scene: &mut Scene, since: Instant, before: u64) {
+    scene.daemon.wait_until("messages come", WORK_TIMEOUT, |daemon| received(daemon) > before);
     scene.note_resumed(since.elapsed());
+}
+
+fn received(daemon: &Daemon) -> u64 {
+    daemon.counter("work", "received")
 }
 
 fn leading<'c>(cluster: &'c Cluster, scene: &Scene) -> &'c Node {

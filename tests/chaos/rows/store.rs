@@ -23,10 +23,10 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "tmpfs-full",
-            fault: "the same with a file system of 2 MiB that is full, where one can be mounted",
+            fault: "the same with a file system of 4 MiB that is full, where one can be mounted",
             promises: "P1 P2 P3",
             short: 1,
-            long: 10,
+            long: 5,
             seconds: 7.0,
             run: Run::Here(tmpfs_full),
         },
@@ -85,9 +85,13 @@ fn disk_full(trial: &Trial) -> Figures {
     Figures::of(trial.count, scene.verdict())
 }
 
+/// The log grows by some half a MiB with each fault. A disk that is smaller than all of them together stays full; on one that
+/// holds the whole log (`store.rs` begins it anew after 4 MiB) work would go on in the room that the file has already.
+const DISK_KIB: u32 = 4 << 10;
+
 fn tmpfs_full(trial: &Trial) -> Figures {
     let mut scene = Scene::new(Vhost::new(), &Setup { tap: false, ..Setup::default() });
-    let Some(small) = SmallDisk::mount(2048) else {
+    let Some(small) = SmallDisk::mount(DISK_KIB) else {
         eprintln!("NOT RUN: tmpfs-full, because this user may not mount a file system; disk-full stands in for it");
         let note = "not run: no permission to mount a file system".to_owned();
         return Figures { lost: Some(0), note, ..Figures::default() };
