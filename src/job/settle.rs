@@ -124,6 +124,12 @@ impl Job {
         self.records.extend(due);
         let nothing =
             self.records.is_empty() && self.marks.is_empty() && self.starts.is_empty() && self.unstarted.is_empty();
+        if !self.recording
+            && nothing
+            && let Err(error) = self.wiring.reader.tidy()
+        {
+            warn!(job = &*self.config.name; "job {}: its filter of known keys stays as it is: {error}", self.config.name);
+        }
         if self.recording || nothing {
             return;
         }

@@ -17,8 +17,8 @@ const LIMIT: usize = 1 << 24;
 ///
 /// A key that it does not hold is new, without a doubt; one that it holds may be new, and is looked up. That spares a
 /// stream of new keys nearly all look-ups, which cost as much as everything else that the job thread does for a message,
-/// because each commit empties the reader's page cache. Keys are never removed; what is pruned from the store leaves at the
-/// next start.
+/// because each commit empties the reader's page cache. Keys are never removed: once many have come, whoever owns the filter
+/// makes it anew of what the store still has.
 ///
 /// A row of Bloom filters that grow in size (Almeida and others, "Scalable Bloom Filters", 2007).
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct KeyFilter {
     /// Keys put into the last filter, and how many it is made for.
     held: usize,
     room: usize,
+    /// Keys put in since it was made, and made for.
+    added: usize,
 }
 
 impl Default for KeyFilter {
@@ -39,7 +41,12 @@ impl KeyFilter {
     /// Empty, with room for so many keys and some more in a single filter.
     pub fn for_keys(keys: usize) -> Self {
         let room = (keys + keys / 4).clamp(FIRST, LIMIT);
-        Self { filters: vec![filter(room)], held: 0, room }
+        Self { filters: vec![filter(room)], held: 0, room, added: 0 }
+    }
+
+    /// How many keys were put in, those that came twice counted twice.
+    pub fn added(&self) -> usize {
+        self.added
     }
 
     /// Adds a key; called before its record can be committed.
@@ -53,6 +60,7 @@ impl KeyFilter {
             last.insert(key.as_bytes());
         }
         self.held += 1;
+        self.added += 1;
     }
 
     /// False: the key was never inserted. True: it may have been.

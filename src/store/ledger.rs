@@ -325,6 +325,7 @@ mod tests {
     use crate::config::{self, Synchronous};
     use crate::policy::inflight::Mark;
     use crate::store::audit::Deed;
+    use crate::store::reader::{RENEWAL, Reader};
     use crate::store::walk::walk;
     use crate::task::{ErrorClass, Ticket};
     use crate::who::Who;
@@ -486,6 +487,32 @@ mod tests {
             assert!(count(&ledger, "outcomes") >= model.len() as i64);
             assert!(seen_from_outside(&ledger) == model, "seed {seed}: a walk sees the same");
             assert!(seen_from_outside(&bench.restart(ledger)) == model, "seed {seed}: and after a start");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_made_anew_knows_all_that_is_there() {
+        let bench = Bench::new();
+        let mut ledger = bench.start();
+        let job = JobId(3);
+        let mut reader = ledger.store.reader(job).unwrap();
+        let passed_by = (1_000_000..1_000_000 + RENEWAL as u64).map(key).collect::<Vec<_>>();
+        let mut commit = |reader: &mut Reader, numbers: std::ops::Range<u64>| {
+            numbers.clone().for_each(|n| reader.expect(&key(n)));
+            let records = numbers.map(|n| record(key(n), 1, Recorded::Done, UnixMillis::now().0)).collect();
+            ledger.commit(&[batch(job, records, Vec::new())]).unwrap();
+        };
+        // Young ones, and those of a generation.
+        commit(&mut reader, 0..2 * ENOUGH as u64);
+        commit(&mut reader, 1000..1010);
+        reader.tidy().unwrap();
+        passed_by.iter().for_each(|key| reader.expect(key));
+        assert!(passed_by.iter().all(|key| !reader.is_new(key)));
+        reader.tidy().unwrap();
+        assert!(passed_by.iter().filter(|key| !reader.is_new(key)).count() < RENEWAL / 1000, "it has let go of them");
+        commit(&mut reader, 2000..2010);
+        for n in (0..2 * ENOUGH as u64).chain(1000..1010).chain(2000..2010) {
+            assert_eq!(reader.look_up([(&key(n), 1)]).unwrap(), [Some(Recorded::Done)], "{n}");
         }
     }
 

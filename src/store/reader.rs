@@ -20,9 +20,14 @@ pub struct Reader {
     recent: Shared,
     /// Attempts that were running when the last daemon died.
     in_doubt: HashSet<(MessageKey, u32)>,
-    /// Every key of the job that is in the store or on its way there.
+    /// Every key of the job that is in the store or on its way there, and others that were.
     keys: KeyFilter,
+    /// Once so many keys were put into the filter it is made anew.
+    renewal: usize,
 }
+
+/// Fewest new keys for which a filter is made anew: they take less than a MiB.
+pub(super) const RENEWAL: usize = 1 << 18;
 
 impl Reader {
     pub(super) fn open(path: &Path, job: JobId, recent: Shared) -> Result<Self, StoreError> {
@@ -36,7 +41,8 @@ impl Reader {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             let keys = stored_keys(&connection, job)?;
             let in_doubt = in_doubt(&connection, job)?;
-            Ok(Self { connection, job, recent, in_doubt, keys })
+            let renewal = renewal(&keys);
+            Ok(Self { connection, job, recent, in_doubt, keys, renewal })
         };
         match open() {
             Ok(reader) => Ok(reader),
@@ -47,6 +53,28 @@ impl Reader {
     /// Must be told of each key before its record goes to the recorder.
     pub fn expect(&mut self, key: &MessageKey) {
         self.keys.insert(key);
+    }
+
+    /// Lets go of keys that the store has forgotten, once that is worth a pass over those that it has: a third of a second for a
+    /// million. To be called only while no key that was expected is still on its way to the store.
+    ///
+    /// Without it the filter of a daemon that runs for long would grow to its limit, and then take ever more keys for known.
+    pub fn tidy(&mut self) -> Result<(), StoreError> {
+        if self.keys.added() < self.renewal {
+            return Ok(());
+        }
+        // Not again at once where it fails.
+        self.renewal += RENEWAL;
+        let keys = stored_keys(&self.connection, self.job);
+        self.keys = keys.map_err(|error| StoreError::sqlite("read its keys", &error))?;
+        self.renewal = renewal(&self.keys);
+        Ok(())
+    }
+
+    /// Whether a key is new beyond doubt.
+    #[cfg(test)]
+    pub(super) fn is_new(&self, key: &MessageKey) -> bool {
+        !self.keys.may_hold(key)
     }
 
     /// Whether this attempt was running when the last daemon died. A job that is to run it again forgets it before:
@@ -154,6 +182,11 @@ impl Reader {
         });
         found.optional()
     }
+}
+
+/// Twice what the store had: so the passes cost less for each key than its record.
+fn renewal(stored: &KeyFilter) -> usize {
+    stored.added() + RENEWAL.max(2 * stored.added())
 }
 
 fn in_doubt(connection: &Connection, job: JobId) -> rusqlite::Result<HashSet<(MessageKey, u32)>> {
