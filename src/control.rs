@@ -238,7 +238,11 @@ fn read_line(mut client: &UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
     let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
     while line.len() < LONGEST {
         client.set_read_timeout(Some(left(deadline)?))?;
-        let read = client.read(&mut chunk)?;
+        let read = match client.read(&mut chunk) {
+            // A signal that this thread was interrupted by: with a timeout the kernel does not go on by itself.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         line.extend_from_slice(&chunk[..read]);
         if read == 0 || chunk[..read].contains(&b'\n') {
             break;
@@ -253,9 +257,11 @@ fn read_line(mut client: &UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
 fn write(mut client: &UnixStream, mut text: &[u8], deadline: Instant) -> io::Result<()> {
     while !text.is_empty() {
         client.set_write_timeout(Some(left(deadline)?))?;
-        match client.write(text)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => text = &text[written..],
+        match client.write(text) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => text = &text[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
