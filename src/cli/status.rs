@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use crate::cli::client::ask_status;
 use crate::cli::{Exit, Failure};
 use crate::config::{Config, parse_duration};
-
 use crate::report::Status;
 use crate::task::UnixMillis;
 use screen::Paper;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::measure::{Measured, watch};
 use crate::support::broker::{Vhost, with_id};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
-use crate::support::{random_uuid, wait_until};
+use crate::support::{holds_within, random_uuid, wait_until};
 use crate::{ACK_BATCH, BODY, NAME, text_from, tree};
 
 /// Handlers of one time for everyone whose work is not one loop.
@@ -371,10 +371,9 @@ impl Peers {
         }
         let deadline = Instant::now() + STOP;
         for peer in &mut self.0 {
-            while matches!(peer.try_wait(), Ok(None)) {
-                assert!(Instant::now() < deadline, "a peer does not stop: {}", peer_log());
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let has_ended = holds_within(left, || !matches!(peer.try_wait(), Ok(None)));
+            assert!(has_ended, "a peer does not stop: {}", peer_log());
             let status = peer.wait().expect("a child can be waited for");
             assert!(status.success() || !by_themselves, "a peer failed: {}", peer_log());
         }

@@ -30,9 +30,10 @@ pub fn idle_jobs(figures: &mut Figures) {
         }
         let mut warrend = Warrend::with_jobs(&vhost, &tables);
         warrend.daemon.start();
-        // What follows the start once.
+        // What follows the start once, and tells nobody that it is over.
         std::thread::sleep(Duration::from_secs(3));
         let (begin, before) = (Instant::now(), tree::cpu_seconds());
+        // The time that is measured.
         std::thread::sleep(WATCHED);
         let percent = (tree::cpu_seconds() - before) / begin.elapsed().as_secs_f64() * 100.0;
         let mut memory = Memory::default();

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
+
+use crate::support::holds_within;
 
 /// The kernel counts CPU time in 1/100 s towards programs, whatever its own tick is (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -105,11 +107,13 @@ fn field_of(id: u32, file: &str, field: &str) -> Option<f64> {
 
 /// Reaps what lost its parent; the caller has reaped its own children. Fails the run where something goes on living.
 pub fn nothing_left() {
-    let deadline = Instant::now() + STRAY;
-    while let Ok(reaped) = wait(WaitOptions::NOHANG) {
-        assert!(Instant::now() < deadline, "a contestant left processes behind");
-        if reaped.is_none() {
-            std::thread::sleep(Duration::from_millis(10));
+    // Until there are no children any more.
+    let reap = || loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
         }
-    }
+    };
+    assert!(holds_within(STRAY, reap), "a contestant left processes behind");
 }

@@ -57,13 +57,8 @@ fn rights(trial: &Trial) -> Figures {
             }
         }
         user.lose(loss, &scene.vhost);
-        // RabbitMQ asks anew what a channel may do only once that has hibernated, so the first copies may still be taken.
-        for _ in 0..if loss == Loss::Rights { 5 } else { 0 } {
-            scene.publish(40);
-            if holds_within(ABSENCE, || tells(&scene.daemon, loss)) {
-                break;
-            }
-            std::thread::sleep(HIBERNATION);
+        if loss == Loss::Rights {
+            publish_until_refused(&mut scene);
         }
         scene.daemon.wait_until("status says what is wrong", DAEMON_TIMEOUT, |daemon| tells(daemon, loss));
         let (since, used) = (Instant::now(), scene.daemon.cpu_time());
@@ -103,6 +98,17 @@ fn rights(trial: &Trial) -> Figures {
     }
     figures.wrong.extend(wrong);
     figures
+}
+
+/// RabbitMQ asks anew what a channel may do only once that has hibernated, so the first copies may still be taken.
+fn publish_until_refused(scene: &mut Scene) {
+    for _ in 0..5 {
+        scene.publish(40);
+        if holds_within(ABSENCE, || tells(&scene.daemon, Loss::Rights)) {
+            return;
+        }
+        std::thread::sleep(HIBERNATION);
+    }
 }
 
 /// What is taken away.
