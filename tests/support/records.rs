@@ -2,9 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+
+/// Held for reading by who looks into the store of a daemon that may run, for writing by who looks into what a crash left.
+static READERS: RwLock<()> = RwLock::new(());
+
+/// Keep it as long as a connection to the store of a daemon that may run: what a crash left is not read meanwhile.
+///
+/// A daemon that is killed between the write of its log and the publication of what it wrote leaves records that are
+/// durable, and that the next daemon finds, because SQLite mends the log's index for the first who opens the store. For
+/// who opens it beside another reader it does not, and those records would be missing.
+pub fn beside_the_daemon() -> RwLockReadGuard<'static, ()> {
+    READERS.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The records of all jobs of a store. Only keys that came as text are told apart from others.
 #[derive(Debug, Default)]
@@ -31,6 +44,7 @@ impl Records {
 
     /// What a crash left, such as a log to recover, stays for the daemon to find: nothing is written.
     fn with_store(store: &Path, read: impl FnOnce(&Connection) -> rusqlite::Result<Self>) -> Self {
+        let _alone = READERS.write().unwrap_or_else(PoisonError::into_inner);
         if !store.exists() {
             return Self::default();
         }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, Result};
 
+use crate::support::records;
+
 /// How far an attempt is, as a reader of the store sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
@@ -70,6 +72,8 @@ impl Store {
         if !self.path.exists() {
             return Ok(());
         }
+        // Locals are dropped in the reverse order: the connection is closed first.
+        let _beside = records::beside_the_daemon();
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let new = "SELECT seq, name, key, attempt, outcome FROM recent JOIN jobs ON jobs.id = recent.job
                    WHERE seq > ?1 ORDER BY seq";
