@@ -14,13 +14,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
-use log::{error, info, warn};
+use log::{Level, error, log};
 
 use crate::config::{Alert, Severity};
 use crate::handler::Stop;
 use crate::panel::{AlertsRequest, Panel};
 use crate::policy::alerts::watch::Change;
-use crate::policy::alerts::{Board, Notice, sentence};
+use crate::policy::alerts::{Board, Notice, Sight, sentence};
 use crate::report::{Notified, Tested};
 use crate::task::UnixMillis;
 use message::Message;
@@ -98,10 +98,9 @@ impl Alerts {
         let _ = self.stopping.try_send(());
     }
 
-    /// Waits for them, once they were told.
-    pub fn join(self) {
-        // One that panicked has told of it.
-        let _ = self.thread.join();
+    /// The thread, to be waited for once it was told; it waits for its notifiers.
+    pub fn into_thread(self) -> JoinHandle<()> {
+        self.thread
     }
 }
 
@@ -187,17 +186,24 @@ impl Desk {
 
     fn look(&mut self) {
         let look = self.panel.measure();
-        for notice in self.board.look(Instant::now(), UnixMillis::now(), &look.status) {
+        let sight = Sight { status: &look.status, jobs: look.roster, publisher: look.publisher.is_some() };
+        for notice in self.board.look(Instant::now(), UnixMillis::now(), &sight) {
             self.tell(notice);
         }
     }
 
     fn tell(&mut self, notice: Notice) {
         let text = sentence(&notice);
-        match (notice.change, notice.alert.severity) {
-            (Change::Cleared, _) | (_, Severity::Info) => info!("{text}"),
-            (Change::Fired | Change::Repeated, Severity::Warning) => warn!("{text}"),
-            (Change::Fired | Change::Repeated, Severity::Critical) => error!("{text}"),
+        let level = match (notice.change, notice.alert.severity) {
+            (Change::Cleared, _) | (_, Severity::Info) => Level::Info,
+            (Change::Fired | Change::Repeated, Severity::Warning) => Level::Warn,
+            (Change::Fired | Change::Repeated, Severity::Critical) => Level::Error,
+        };
+        // With their fields, so that many that fire at one time do not hold each other back.
+        let alert = &*notice.alert.name;
+        match notice.job.as_deref() {
+            Some(job) => log!(level, alert = alert, job = job; "{text}"),
+            None => log!(level, alert = alert; "{text}"),
         }
         let message = Message::of(&notice, &text);
         let alert = Arc::clone(&notice.alert.name);

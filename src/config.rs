@@ -97,6 +97,14 @@ pub struct Broker {
     pub tls: Tls,
 }
 
+impl Broker {
+    /// Whether a connection that was made for one does for the other too. The management API has no part in it.
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        let other = Self { management: self.management.clone(), ..other.clone() };
+        *self == other
+    }
+}
+
 /// `management_url`, taken apart.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Management {

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
+use rustix::net::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
 
 use crate::panel::Panel;
@@ -126,6 +127,8 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
+    /// The thread's own, to wake it.
+    listener: UnixListener,
     stopping: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -137,11 +140,12 @@ impl Control {
     /// `alive` is dropped when the thread ends, for whatever reason.
     pub fn spawn(path: &Path, panel: Panel, alive: impl Send + 'static) -> io::Result<Self> {
         let listener = bind(path)?;
+        let accepting = listener.try_clone()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (path, stopped) = (path.to_owned(), Arc::clone(&stopping));
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let _alive = alive;
-            for client in listener.incoming() {
+            for client in accepting.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
@@ -154,17 +158,18 @@ impl Control {
                 }
             }
         })?;
-        Ok(Self { path, stopping, thread })
+        Ok(Self { path, listener, stopping, thread })
     }
 
-    /// Ends the thread and removes the socket.
-    pub fn stop(self) {
+    /// Tells the thread to end, and removes the socket. Gives the thread to wait for.
+    pub fn stop(self) -> JoinHandle<()> {
         self.stopping.store(true, Ordering::Relaxed);
-        // Wakes the thread from its accept.
-        if UnixStream::connect(&self.path).is_ok() {
-            let _ = self.thread.join();
+        // Wakes the thread from its accept, also where somebody has removed the file.
+        if let Err(error) = shutdown(&self.listener, Shutdown::Read) {
+            debug!("control: the socket was shut down already: {error}");
         }
         let _ = std::fs::remove_file(&self.path);
+        self.thread
     }
 }
 

@@ -14,7 +14,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::ThreadId;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
@@ -26,7 +26,7 @@ use crate::control::Control;
 use crate::handler;
 use crate::job::{self, Command};
 use crate::panel::{self, Order, Panel, Question, Roster};
-use crate::store::{Recorder, Store, StoreError};
+use crate::store::{self, Recorder, Store, StoreError};
 use crate::web::{self, Web};
 use crate::who::Who;
 use crew::{Crew, Memory};
@@ -52,6 +52,8 @@ const ASKED: usize = 16;
 const QUESTIONS: usize = 64;
 /// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
 pub const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// The same for the threads that answer questions and tell of alerts, all of them together.
+pub const ASKERS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why the daemon ended with an error.
 #[derive(Debug)]
@@ -134,7 +136,7 @@ enum Wake {
 
 /// Runs the daemon of that file until it is told to stop; with `until_empty` until nothing is left to do.
 pub fn run(file: &Path, config: Config, until_empty: bool) -> Result<(), DaemonError> {
-    handler::raise_files();
+    handler::set_limits();
     let (signals, inbox) = crossbeam_channel::bounded(64);
     let daemon = Daemon::start(file, config, signals.clone(), inbox)?;
     watch::catch_signals(signals).map_err(system("catch signals"))?;
@@ -358,13 +360,13 @@ impl Daemon {
             }
         }
         self.crew.close(Instant::now() + JOIN_PATIENCE);
-        self.alerts.join();
-        self.control.stop();
-        if let Some(web) = self.web {
-            web.stop();
-        }
-        // With every sender gone the recorder commits what it has and ends.
-        drop(self.recorder.requests);
+        // Whoever asked, or waits for a reload, gets no answer any more and need not wait for one.
+        drop((self.questions, self.reloads, self.inbox));
+        let mut askers = vec![self.control.stop(), self.alerts.into_thread()];
+        askers.extend(self.web.into_iter().flat_map(Web::stop));
+        join_by(askers, Instant::now() + ASKERS_PATIENCE);
+        // It commits what it has. One that has ended already said why.
+        let _ = self.recorder.requests.send(store::Request::End);
         failed?;
         match self.recorder.thread.join() {
             Ok(recorded) => recorded?,
@@ -372,6 +374,22 @@ impl Daemon {
         }
         info!("stopped");
         Ok(())
+    }
+}
+
+/// Waits for threads that were told to end. They only answer and tell: a slow client, or a file on a dead disk, does not keep
+/// the daemon.
+fn join_by(threads: Vec<JoinHandle<()>>, deadline: Instant) {
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(ENDING);
+        }
+        if thread.is_finished() {
+            // One that panicked has told of it.
+            let _ = thread.join();
+        } else {
+            warn!("the thread {} does not end in time, and is left", thread.thread().name().unwrap_or("?"));
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-pub use self::process::exec::raise_files;
+pub use self::process::exec::set_limits;
 use crate::task::{Answer, Failure, JobName, Message, Outcome, Task};
 use crate::{config, encoding};
 

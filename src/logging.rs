@@ -2,14 +2,13 @@
 //!
 //! Whoever has something to tell uses the macros of `log`: a sentence, and for programs the fields `job`, `queue`, `key`,
 //! `attempt`, `class` and the like. Text has them in its sentence alone, logfmt and JSON have both. `line` writes a line,
-//! `journal` knows whether systemd reads it, `repeats` thins out what says the same over and over, `panics` has a panic
+//! `repeats` thins out what says the same over and over, `panics` has a panic
 //! told on one line.
 //!
 //! Never in it: bodies, passwords, and the records of the libraries. At `debug` the AMQP library prints the login with the
 //! password, and at `warn` whole messages; those of HTTP and TLS print addresses that may be secrets. What matters of them is
 //! told in our own words.
 
-mod journal;
 mod line;
 mod panics;
 mod repeats;
@@ -23,6 +22,8 @@ use log::kv::{self, Key, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::config::{self, LogFormat};
+use crate::system::journal;
+use crate::who::ACTS;
 use line::{Event, Fields, Style};
 use repeats::{Kind, More, Repeats};
 
@@ -34,8 +35,8 @@ struct Logger {
     /// What `RUST_LOG` and `log.level` let through; its own lines, which know neither fields nor the journal, are not used.
     filter: env_logger::Logger,
     style: Style,
-    /// The only state that all threads share: they write to one stream anyway, and who has less to tell than a line a second
-    /// never waits for it. Absent where whoever asked for `debug` wants all of it.
+    /// The only state that all threads share: they write to one stream anyway. Held for a look-up. Absent where whoever asked for
+    /// `debug` wants all of it.
     repeats: Option<Mutex<Repeats>>,
 }
 
@@ -86,6 +87,11 @@ impl Logger {
     }
 }
 
+/// Whether what repeats is held back there.
+fn is_thinned(target: &str) -> bool {
+    ![panics::BACKTRACE, ACTS].contains(&target)
+}
+
 fn is_ours(target: &str) -> bool {
     target.strip_prefix("warrend").is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
@@ -102,19 +108,20 @@ impl Log for Logger {
         let fields = fields(record.key_values());
         let thread = std::thread::current();
         let thread = thread.name();
+        // Before the lock is taken: what is formatted may be anybody's, and may log or panic.
+        let text = record.args().to_string();
         let mut due = Vec::new();
-        if let Some(mut repeats) = self.repeats()
-            && record.target() != panics::BACKTRACE
+        if is_thinned(record.target())
+            && let Some(mut repeats) = self.repeats()
         {
             let now = Instant::now();
             due = repeats.due(now);
             let kind = Kind::new(record, thread, &fields);
-            if !repeats.is_told(now, kind, || record.args().to_string()) {
+            if !repeats.is_told(now, kind, || text.clone()) {
                 return;
             }
         }
         self.tell(due);
-        let text = record.args().to_string();
         self.write(&Event { at: Timestamp::now(), level: record.level(), thread, text: &text, fields: &fields });
     }
 
@@ -259,6 +266,12 @@ mod tests {
         let faulty = logger(LevelFilter::Warn, Some("warrend=loud"));
         assert!(faulty.1.is_some_and(|wrong| wrong.contains("RUST_LOG")));
         assert_eq!(faulty.0.filter.filter(), LevelFilter::Warn);
+    }
+
+    #[test]
+    fn acts_of_people_are_never_held_back() {
+        assert!(!is_thinned(ACTS) && is_ours(ACTS));
+        assert!(is_thinned("warrend::job") && is_thinned("warrend"));
     }
 
     #[test]

@@ -4,7 +4,6 @@ mod alerts;
 mod orders;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::broker::publisher::{Inspector, PublisherReport};
 use crate::job::{Command, Figures, Inspection};
 use crate::report::{self, DOCTOR, Finding, Reloading, Status};
 use crate::store::{self, JobId, StoreReport};
-use crate::system;
+use crate::system::{self, journal};
 use crate::task::MessageKey;
 use crate::who::Who;
 
@@ -35,10 +34,7 @@ const UNCONFIRMED: Duration = Duration::from_secs(30);
 
 /// What shows the end of this daemon's log; absent where the log does not go to the journal.
 static LOG_COMMAND: LazyLock<Option<String>> = LazyLock::new(|| {
-    // "DEVICE:INODE" of the journal's stream. Whoever is started from a service inherits the variable, not always the stream.
-    let stream = std::env::var("JOURNAL_STREAM").ok()?;
-    let own = std::fs::metadata("/proc/self/fd/2").ok()?;
-    if stream != format!("{}:{}", own.dev(), own.ino()) {
+    if !journal::reads_stderr() {
         return None;
     }
     // The last part of the control group of a service is the name of its unit (systemd.exec(5), cgroups(7)).
@@ -121,6 +117,8 @@ pub struct Look {
     pub store: Option<StoreReport>,
     /// Absent where the publisher did not answer.
     pub publisher: Option<PublisherReport>,
+    /// Whether it is known which jobs run.
+    pub roster: bool,
 }
 
 /// Where `main` hangs, nothing is known of what it owns.
@@ -151,6 +149,7 @@ impl Panel {
         status.system = system::system();
         let mut figures = BTreeMap::new();
         let mut publisher = None;
+        let known = roster.is_some();
         match roster {
             None => {
                 status.broker.connected = false;
@@ -181,7 +180,7 @@ impl Panel {
         }
         status.problems.extend(status.findings.iter().map(Finding::sentence));
         status.healthy = status.problems.is_empty();
-        Look { status, jobs: figures, store, publisher }
+        Look { status, jobs: figures, store, publisher, roster: known }
     }
 
     /// What `main` owns now.

@@ -2,6 +2,8 @@
 //!
 //! What cannot be read (a container or a hardened unit may hide it) is absent.
 
+pub mod journal;
+
 use procfs::process::{Limit, LimitValue, Process, Stat};
 use procfs::{CpuTime, Current, CurrentSI, KernelStats, LoadAverage, Meminfo};
 

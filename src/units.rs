@@ -97,7 +97,7 @@ fn exit_codes_that_no_restart_mends_end_the_unit() {
 #[test]
 fn systemd_waits_longer_than_the_daemon() {
     let shutdown = load("warrend.toml").shutdown.timeout;
-    let longest = shutdown + job::LAST_WORDS + 2 * daemon::JOIN_PATIENCE;
+    let longest = shutdown + job::LAST_WORDS + 2 * daemon::JOIN_PATIENCE + daemon::ASKERS_PATIENCE;
     let stop = seconds(&service(UNIT, "TimeoutStopSec"));
     assert!(stop > longest, "{stop:?} is not more than {longest:?}");
     assert!(stop > shutdown);

@@ -83,13 +83,12 @@ impl Web {
         Ok(Self { stopping, thread, desk })
     }
 
-    /// Hangs up on all clients and ends the threads.
-    pub fn stop(self) {
+    /// Tells the threads to hang up on all clients and to end. Gives the threads to wait for.
+    pub fn stop(self) -> [JoinHandle<()>; 2] {
         // Only a full counter would refuse it, and that wakes the thread too.
         let _ = rustix::io::write(&self.stopping, &1_u64.to_ne_bytes());
-        let _ = self.thread.join();
         // With the last client gone nobody can ask.
-        let _ = self.desk.join();
+        [self.thread, self.desk]
     }
 }
 

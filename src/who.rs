@@ -9,6 +9,10 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::sockopt::socket_peercred;
 
+/// The target, for the log, of what people did and what it changed. Each line of it is told: who holds the audit trail against
+/// the log misses none, and a list is whole. It cannot be many: people are slow.
+pub const ACTS: &str = "warrend::acts";
+
 /// Somebody who did something. Printed, it is the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Who {

@@ -37,8 +37,8 @@ pub enum Audit {
     /// Check that no row was changed, removed or added by hand; exits 1 where one was, and names the first
     ///
     /// Each row holds a hash of itself and of the row before it. Who may write the file could compute all of them anew, or take
-    /// rows away at the end: hold against that what he cannot write. The daemon logs the hash of every act, and of both ends
-    /// when it stops; this command prints the ends too.
+    /// rows away at the end: hold against that what he cannot write. The daemon logs the hash of every act, unless log.level
+    /// is above info, and of both ends when it stops; this command prints the ends too, also those of acts without a daemon.
     Verify {
         /// The store, or a copy of it [default: store.path]
         file: Option<PathBuf>,

@@ -104,7 +104,7 @@ fn verdict(reload: &Reload, only_asks: bool) -> Result<String, Failure> {
     match (&*reload.verdict, &reload.reload) {
         ("bad", _) => Err(Failure::new(Exit::Config, reason)),
         ("refused", _) => Err(Failure::new(Exit::Failed, reason)),
-        ("unchanged", _) => Ok(format!("{file} says what is in force already")),
+        ("unchanged", None) => Ok(format!("{file} says what is in force already")),
         (_, None) if only_asks => Ok(format!("{file} can be reloaded")),
         (_, None) => Ok(format!("{file} is reloaded")),
         (_, Some(reload)) if is_under_way(reload) => {
@@ -116,6 +116,7 @@ fn verdict(reload: &Reload, only_asks: bool) -> Result<String, Failure> {
         (_, Some(reload)) if reload.state == "failed" => {
             Err(Failure::new(Exit::Failed, reload.reason.clone().unwrap_or_default()))
         }
+        ("unchanged", Some(_)) => Ok(format!("{file} says what is in force already")),
         (_, Some(_)) => Ok(format!("{file} is reloaded")),
     }
 }

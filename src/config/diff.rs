@@ -48,8 +48,7 @@ impl Diff {
         let after = Facts::fixed(store, control, http, log);
         diff.add(&before, &after, fixed);
         diff.fixed = diff.changes.iter().map(|change| change.key.clone()).collect();
-        let as_before = super::Broker { management: old.broker.management.clone(), ..super::Broker::clone(broker) };
-        let reconnects = old.broker != as_before;
+        let reconnects = !old.broker.is_reached_like(broker);
         let (before, after) = (Facts::broker(&old.broker), Facts::broker(broker));
         diff.add_all(&before, &after, "all jobs and the publisher connect anew", ("broker", reconnects));
         diff.add(&Facts::at_once(&old.store, &old.shutdown), &Facts::at_once(store, shutdown), "at once");

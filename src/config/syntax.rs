@@ -41,7 +41,7 @@ pub fn explain(source: &Source, span: Range<usize>, message: &str) -> Slip {
     Slip { span, message: format!("not valid TOML: {short}"), help }
 }
 
-/// How to mend a file that is not UTF-8; `None`: it is best said by the system's own error.
+/// How to mend a file that is not UTF-8.
 pub fn mend_encoding(bytes: &[u8]) -> &'static str {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         "it seems to be UTF-16, as some editors of Windows write it: save it as UTF-8, or convert it with `iconv -f UTF-16 -t UTF-8`"

@@ -32,7 +32,7 @@ const ADMISSION: Duration = Duration::from_secs(2);
 /// Until a start that failed is tried again.
 const START_PAUSE: Duration = Duration::from_secs(5);
 /// Jobs for whose copies a publisher has room beside those that it was started for. With more they take turns.
-const SPARE_JOBS: usize = 4;
+const SPARE_CREDIT: usize = 4;
 /// What a publisher gets to close whose jobs have all ended.
 const LAST_CONFIRMS: Duration = Duration::from_secs(5);
 
@@ -113,7 +113,7 @@ impl Crew {
     /// From now on these should run, on that broker. Fails where it takes a new publisher that cannot be started; then nothing
     /// has changed.
     pub fn want(&mut self, broker: &config::Broker, jobs: Vec<config::Job>, beats: &mut Beats) -> io::Result<()> {
-        if *self.line().broker != *broker {
+        if !self.line().broker.is_reached_like(broker) {
             self.open_line(Arc::new(broker.clone()), jobs.len(), beats)?;
         }
         self.wanted = jobs;
@@ -124,9 +124,9 @@ impl Crew {
     /// Lets go what is not wanted, and starts what is missing. Called after whatever may have changed one of them.
     pub fn keep(&mut self, until: Instant, beats: &mut Beats) {
         self.dismiss(until);
-        let now = Instant::now();
+        let began = Instant::now();
         let here: BTreeSet<JobName> = self.members.iter().map(|member| member.handle.name.clone()).collect();
-        let waits = |name: &JobName| self.failed.get(name).is_some_and(|(_, until)| now < *until);
+        let waits = |name: &JobName| self.failed.get(name).is_some_and(|(_, until)| began < *until);
         let missing = self.wanted.iter().filter(|job| !here.contains(&job.name) && !waits(&job.name));
         for job in missing.cloned().collect::<Vec<_>>() {
             let name = job.name.clone();
@@ -140,8 +140,12 @@ impl Crew {
                     if self.failed.get(&name).is_none_or(|(before, _)| *before != why) {
                         warn!("job {name} cannot be started: {why}; trying again");
                     }
-                    self.failed.insert(name, (why, now + START_PAUSE));
+                    self.failed.insert(name, (why, Instant::now() + START_PAUSE));
                 }
+            }
+            // Whoever waits for `main`, systemd too, does not wait for a slow disk as often as there are jobs.
+            if began.elapsed() >= ADMISSION {
+                break;
             }
         }
         self.close_idle_lines(beats);
@@ -171,8 +175,9 @@ impl Crew {
         let forgets_starts = job.in_doubt == InDoubt::Run;
         let admission = Admission { name: job.name.clone(), retention: job.idempotency.retention, forgets_starts };
         let silent = |_| "the recorder does not answer: it waits for the disk".to_owned();
-        self.recorder.send_timeout(Request::Admit(admission, reply), ADMISSION).map_err(|_| silent(()))?;
-        let admitted = answer.recv_timeout(ADMISSION).map_err(|_| silent(()))?;
+        let until = Instant::now() + ADMISSION;
+        self.recorder.send_deadline(Request::Admit(admission, reply), until).map_err(|_| silent(()))?;
+        let admitted = answer.recv_deadline(until).map_err(|_| silent(()))?;
         let admitted = admitted.map_err(|error| error.to_string())?;
         let reader = match self.readers.remove(&job.name) {
             Some((in_doubt, reader)) if in_doubt == job.in_doubt => reader,
@@ -256,7 +261,7 @@ impl Crew {
             before => format!("publisher {}", before + 1),
         };
         let beat = beats.add(&name);
-        let capacity = (jobs + SPARE_JOBS) * job::CREDIT + 1;
+        let capacity = (jobs + SPARE_CREDIT) * job::CREDIT + 1;
         let alive = Alive::new(&name, &self.signals);
         match publisher::spawn(Arc::clone(&broker), capacity, move || beat.tick(), alive) {
             Ok(publisher) => {

@@ -1,6 +1,7 @@
 //! Reading the configuration anew while the daemon runs.
 //!
-//! 1. A thread of its own reads and judges the files, as `warrend check` does: they may lie on a disk that hangs.
+//! 1. A thread of its own reads and judges the files, as `warrend check` does: they may lie on a disk that hangs. One at a time,
+//!    so that whoever came last is judged by what the files said last.
 //! 2. `main` compares them with what is in force. Faulty ones change nothing, and so do sound ones that change what the daemon
 //!    stands on (its store, its socket): what runs is always what one state of the files says, never a mixture of two.
 //! 3. The crew is told what is wanted from now on, and the reload is over when that runs. Meanwhile another one may come;
@@ -8,8 +9,9 @@
 //!
 //! `${NAME}` in the files is what it was in the environment that the daemon was started with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,13 +24,14 @@ use crate::panel::Order;
 use crate::report::{self, Finding, Reloading};
 use crate::store::{self, Act, Deed, SPARE_JOBS};
 use crate::task::UnixMillis;
-use crate::who::Who;
+use crate::who::{ACTS, Who};
 
 /// What the judging thread found.
 #[derive(Debug)]
 pub struct Judged {
     order: Order,
-    loaded: Result<Loaded, Report>,
+    /// Absent where the thread panicked.
+    loaded: Option<Result<Loaded, Report>>,
 }
 
 /// The reloads of a daemon.
@@ -36,8 +39,10 @@ pub struct Judged {
 pub struct Reloads {
     /// As it was given, but absolute.
     file: PathBuf,
-    /// Files that are being judged.
-    judging: usize,
+    /// Whether the files are being judged.
+    judging: bool,
+    /// Who wants them to be judged next. Bounded: each asker waits for its answer, and those who wait for none are one.
+    waiting: VecDeque<Order>,
     last: Option<Last>,
     /// systemd waits to hear that it is over.
     announced: bool,
@@ -71,7 +76,14 @@ impl Reloads {
     pub fn new(file: &Path, jobs: usize) -> Self {
         // A daemon may change its folder; the file stays where it is.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-        Self { file, judging: 0, last: None, announced: false, capacity: jobs + SPARE_JOBS }
+        Self {
+            file,
+            judging: false,
+            waiting: VecDeque::new(),
+            last: None,
+            announced: false,
+            capacity: jobs + SPARE_JOBS,
+        }
     }
 
     /// Whether it is still to be told that what runs is what the files say.
@@ -133,7 +145,9 @@ impl State {
 fn judge(file: PathBuf, order: Order, signals: Sender<Signal>) -> io::Result<()> {
     let judging = std::thread::Builder::new().name("judge".to_owned());
     let judging = judging.spawn(move || {
-        let loaded = config::check(&file, &config::process_environment);
+        // Without an answer nobody could reload any more.
+        let loaded =
+            std::panic::catch_unwind(AssertUnwindSafe(|| config::check(&file, &config::process_environment))).ok();
         // A daemon that has ended meanwhile needs it no more.
         let _ = signals.send(Signal::Judged(Box::new(Judged { order, loaded })));
     });
@@ -147,18 +161,30 @@ impl Daemon {
             info!("reading {} anew, for {}", self.reloads.file.display(), order.by);
         }
         self.announce(&order);
-        self.reloads.judging += 1;
-        let by = order.by.clone();
-        if let Err(error) = judge(self.reloads.file.clone(), order, self.signals.clone()) {
-            self.reloads.judging -= 1;
-            self.fail(&by, format!("no thread to read the configuration with: {error}"));
+        // Whoever sends the signal twice is served by one reading that begins after both.
+        let is_told_nothing = |order: &Order| order.reply.is_none();
+        if !is_told_nothing(&order) || !self.reloads.waiting.iter().any(is_told_nothing) {
+            self.reloads.waiting.push_back(order);
+        }
+        self.judge_next();
+    }
+
+    fn judge_next(&mut self) {
+        while !self.reloads.judging
+            && let Some(order) = self.reloads.waiting.pop_front()
+        {
+            let by = order.by.clone();
+            match judge(self.reloads.file.clone(), order, self.signals.clone()) {
+                Ok(()) => self.reloads.judging = true,
+                Err(error) => self.fail(&by, format!("no thread to read the configuration with: {error}")),
+            }
         }
     }
 
     /// The files were read.
     pub(super) fn on_judged(&mut self, judged: Judged) {
         let Judged { order, loaded } = judged;
-        self.reloads.judging -= 1;
+        self.reloads.judging = false;
         let mut answer = report::Reload {
             schema: report::SCHEMA,
             verdict: String::new(),
@@ -171,8 +197,15 @@ impl Daemon {
             reload: None,
         };
         match loaded {
-            Err(report) => self.refuse_bad(&order, &report, &mut answer),
-            Ok(Loaded { config, warnings, files: _ }) => {
+            None => {
+                let reason = "the files could not be judged, which is a bug: the log says why; nothing has changed";
+                (answer.verdict, answer.reason) = ("refused".to_owned(), Some(reason.to_owned()));
+                if !order.only_asks {
+                    self.fail(&order.by, reason.to_owned());
+                }
+            }
+            Some(Err(report)) => self.refuse_bad(&order, &report, &mut answer),
+            Some(Ok(Loaded { config, warnings, files: _ })) => {
                 (answer.findings, answer.findings_text) = (warnings.to_json(), warnings.render(false));
                 self.compare(&order, config, &warnings, &mut answer);
             }
@@ -184,6 +217,7 @@ impl Daemon {
             // An asker that gave up has dropped its end.
             let _ = reply.try_send(answer);
         }
+        self.judge_next();
     }
 
     fn refuse_bad(&mut self, order: &Order, report: &Report, answer: &mut report::Reload) {
@@ -196,7 +230,7 @@ impl Daemon {
         );
         answer.reason = Some(reason.clone());
         if !order.only_asks {
-            report.lines().iter().for_each(|line| error!("{line}"));
+            report.lines().iter().for_each(|line| error!(target: ACTS, "{line}"));
             self.fail(&order.by, reason);
         }
     }
@@ -215,7 +249,7 @@ impl Daemon {
         if order.only_asks {
             return;
         }
-        warnings.lines().iter().for_each(|line| warn!("{line}"));
+        warnings.lines().iter().for_each(|line| warn!(target: ACTS, "{line}"));
         if let Some(reason) = reason {
             self.fail(&order.by, reason);
             return;
@@ -230,7 +264,7 @@ impl Daemon {
         if diff.changes.is_empty() {
             info!("the configuration is as it was");
         }
-        diff.changes.iter().for_each(|change| info!("{change}"));
+        diff.changes.iter().for_each(|change| info!(target: ACTS, "{change}"));
         self.alerts.set(config.alerts.clone());
         self.config = config;
         if !diff.changes.is_empty() {
@@ -305,7 +339,7 @@ impl Daemon {
 
     /// Once for each [`Daemon::announce`], and not before all that was asked for is judged.
     fn announce_end(&mut self) {
-        if self.reloads.announced && self.reloads.judging == 0 {
+        if self.reloads.announced && !self.reloads.judging && self.reloads.waiting.is_empty() {
             self.reloads.announced = false;
             let problem = self.reloads.problem();
             self.watchdog.reloaded(self.crew.size(), problem.as_deref());

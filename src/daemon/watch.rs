@@ -17,6 +17,9 @@ use super::Signal;
 /// that hangs is no reason to restart.
 const HANGS: Duration = Duration::from_secs(90);
 
+/// How long a thread that ends tries to say so.
+const TELLING: Duration = Duration::from_secs(5);
+
 /// Starts the thread `signals`. SIGHUP has two meanings: read the configuration anew, and, where the daemon was started in a
 /// terminal, that this one was closed. Then it ends, as orderly as by the others.
 pub fn catch_signals(inbox: Sender<Signal>) -> io::Result<()> {
@@ -56,9 +59,10 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        // A full inbox keeps `main` awake until it is empty, and then it looks for threads that have ended.
         let thread = std::thread::current().id();
-        let _ = self.gone.try_send(Signal::Gone { name: std::mem::take(&mut self.thread), thread });
+        let gone = Signal::Gone { name: std::mem::take(&mut self.thread), thread };
+        // Full only where many end while `main` is busy. Where it is not read any more, `main` waits for this thread.
+        let _ = self.gone.send_timeout(gone, TELLING);
     }
 }
 

@@ -19,9 +19,10 @@ const DEFAULT_STOP: Duration = Duration::from_secs(90);
 /// Permissions of those who are not the owner.
 const BY_OTHERS: u32 = 0o077;
 
-/// How long an orderly end may take at most: the handlers, then the last records, then the last copies.
+/// How long an orderly end may take at most: the handlers, then the last records, then the last copies, then
+/// whoever asks.
 pub fn longest_end(config: &Config) -> Duration {
-    config.shutdown.timeout + job::LAST_WORDS + 2 * daemon::JOIN_PATIENCE
+    config.shutdown.timeout + job::LAST_WORDS + 2 * daemon::JOIN_PATIENCE + daemon::ASKERS_PATIENCE
 }
 
 /// The file that a credential of this unit comes from, where `password_file` is one: that of systemd is there only while the

@@ -1,5 +1,6 @@
 //! Steps 3 to 5: record, then publish the copy, then acknowledge. In this order, here and nowhere else.
 
+use crossbeam_channel::TrySendError;
 use log::{info, warn};
 
 use super::{CREDIT, DEAF, Exit, Job};
@@ -143,9 +144,19 @@ impl Job {
             unstarted: std::mem::take(&mut self.unstarted),
             reply: self.proofs.clone(),
         };
-        // The recorder's inbox has room for a batch of every job. A recorder that is gone ends the daemon.
-        self.recording = self.wiring.recorder.try_send(Request::Commit(batch)).is_ok();
-        self.deaf_until = self.now + DEAF;
+        // The recorder's inbox has room for a batch of every job, but questions may take it while the disk stands still. Then
+        // it is tried again at the next turn. A recorder that is gone ends the daemon.
+        match self.wiring.recorder.try_send(Request::Commit(batch)).map_err(TrySendError::into_inner) {
+            Err(Request::Commit(unsent)) => {
+                (self.records, self.marks, self.unstarted) = (unsent.records, unsent.marks, unsent.unstarted);
+                self.starts = std::mem::take(&mut self.starting);
+                self.marking.clear();
+            }
+            Ok(()) | Err(_) => {
+                self.recording = true;
+                self.deaf_until = self.now + DEAF;
+            }
+        }
     }
 
     /// Step 4.
@@ -166,7 +177,8 @@ impl Job {
                 break;
             };
             let request = PublishRequest { ticket, message, reply: self.confirms.clone() };
-            // The publisher's inbox has room for every job's credit; when it is gone, the daemon is ending.
+            // The publisher's inbox has room for the credit of the jobs that it was made for and some more. Where more have come,
+            // it goes out at the next turn; when the publisher is gone, the daemon is ending.
             if let Err(unsent) = self.wiring.publisher.try_send(request) {
                 let PublishRequest { ticket, message, .. } = unsent.into_inner();
                 self.outbox.push_front((ticket, message));

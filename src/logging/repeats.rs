@@ -23,7 +23,7 @@ const MOST: usize = 4096;
 /// How often the windows are looked through.
 const LOOK: Duration = Duration::from_secs(1);
 /// The fields that make a kind of its own; their values come from the configuration or from us, never from messages.
-const TELLING: [&str; 3] = ["job", "queue", "class"];
+const TELLING: [&str; 4] = ["job", "queue", "class", "alert"];
 
 /// What counts as the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -79,6 +79,7 @@ fn look() -> Look {
             problem: None,
         }),
         publisher: Some(PublisherReport { connected: true, ..PublisherReport::default() }),
+        roster: true,
     }
 }
 

@@ -46,12 +46,16 @@ impl Panel {
         match wait(&remembered, Instant::now() + PATIENCE) {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(error.to_string()),
-            None => return Err(SILENT_RECORDER.to_owned()),
+            // It may still write it down, when the disk is well again.
+            None => return Err(format!("{SILENT_RECORDER}; see `warrend status` before you try again")),
         }
         // Asked anew: a job that has started since then may have read what was remembered before.
-        let jobs = self.jobs()?;
+        let jobs =
+            self.jobs().map_err(|why| format!("it is remembered for the next start of job {name}, but {why}"))?;
+        // One that is between its end and its start will read what is remembered now.
+        let Some(job) = jobs.iter().find(|job| *job.name == *name) else { return Ok(()) };
         // A job that waits for its broker takes it up when it is done with that.
-        named(&jobs, name)?.commands.send_timeout(Command::Pause(pause), PATIENCE).map_err(|_| {
+        job.commands.send_timeout(Command::Pause(pause), PATIENCE).map_err(|_| {
             format!("job {name} does not answer: it waits for RabbitMQ or for the disk; its next start will do it")
         })
     }

@@ -42,6 +42,24 @@ struct Cell {
     notified: Option<report::Notified>,
 }
 
+/// What a look gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// All of it.
+    pub status: &'a Status,
+    /// Whether it is known which jobs run.
+    pub jobs: bool,
+    /// Whether the publisher answered.
+    pub publisher: bool,
+}
+
+impl Sight<'_> {
+    /// A job that is not there may be between its end and its start while a reload is not done.
+    fn knows_who_is_gone(&self) -> bool {
+        self.jobs && self.status.reload.as_ref().is_none_or(|reload| reload.state == "done")
+    }
+}
+
 /// Something to tell.
 #[derive(Debug, Clone)]
 pub struct Notice {
@@ -78,12 +96,14 @@ impl Board {
         self.rows.iter().map(|row| &row.alert)
     }
 
-    /// Takes a status and gives what there is to tell.
-    pub fn look(&mut self, now: Instant, at: UnixMillis, status: &Status) -> Vec<Notice> {
+    /// Takes what is known now and gives what there is to tell.
+    pub fn look(&mut self, now: Instant, at: UnixMillis, sight: &Sight<'_>) -> Vec<Notice> {
+        let Sight { status, .. } = *sight;
         let mut notices = Vec::new();
         for row in &mut self.rows {
-            // A job that is gone has nobody who could clear its alert.
-            row.cells.retain(|job, _| job.as_ref().is_none_or(|job| status.jobs.contains_key(job)));
+            if sight.knows_who_is_gone() {
+                notices.extend(row.leave(&status.jobs));
+            }
             let jobs = status.jobs.iter().filter(|(name, _)| row.alert.jobs.has(name));
             let subjects: Vec<(Option<String>, Option<&report::Job>)> = if row.alert.when.quantity.is_of_jobs() {
                 jobs.map(|(name, job)| (Some(name.clone()), Some(job))).collect()
@@ -93,7 +113,7 @@ impl Board {
             for (name, job) in subjects {
                 let fresh = || Cell::new(&row.alert, at);
                 let cell = row.cells.entry(name.clone()).or_insert_with(fresh);
-                let seen = measure::Seen { status, job };
+                let seen = measure::Seen { sight, job };
                 if let Some((change, since)) = cell.look(now, at, &row.alert, &seen) {
                     let reading = cell.reading.clone();
                     notices.push(Notice { alert: Arc::clone(&row.alert), job: name, change, reading, since });
@@ -130,6 +150,22 @@ impl Board {
             row.cells.iter().map(line).collect::<Vec<_>>()
         };
         self.rows.iter().flat_map(of_row).collect()
+    }
+}
+
+impl Row {
+    /// Lets go of jobs that are gone: they have nobody else who could clear what fires.
+    fn leave(&mut self, jobs: &BTreeMap<String, report::Job>) -> Vec<Notice> {
+        let gone = self.cells.extract_if(.., |job, _| job.as_ref().is_some_and(|job| !jobs.contains_key(job)));
+        let firing = gone.filter(|(_, cell)| cell.watch.state() == State::Firing);
+        let cleared = firing.map(|(job, cell)| Notice {
+            alert: Arc::clone(&self.alert),
+            job,
+            change: Change::Cleared,
+            reading: Reading::Unknown,
+            since: cell.since,
+        });
+        cleared.collect()
     }
 }
 
@@ -178,6 +214,7 @@ pub fn sentence(notice: &Notice) -> String {
     let is = match (&notice.reading, alert.when.quantity) {
         (Reading::Is { why: Some(why), holds: true }, Quantity::Degraded) => format!(": {why}"),
         (Reading::Is { .. }, _) => String::new(),
+        (Reading::Unknown, _) => ": it runs here no more".to_owned(),
         (reading, quantity) => match reading.shown(&alert.when) {
             Some(shown) => format!(": {} is {shown}", quantity.as_str()),
             None => String::new(),
@@ -247,6 +284,10 @@ mod tests {
         }
     }
 
+    fn sight(status: &Status) -> Sight<'_> {
+        Sight { status, jobs: true, publisher: true }
+    }
+
     /// Looks at each status, five seconds apart; gives the first letter of each change (`.` for none), and the last sentence.
     fn run(when: &str, statuses: &[Status]) -> (String, String) {
         let alert = alert(when);
@@ -255,7 +296,7 @@ mod tests {
         let (start, mut told, mut last) = (Instant::now(), String::new(), String::new());
         for (index, status) in statuses.iter().enumerate() {
             let now = start + Duration::from_secs(5 * index as u64);
-            let notices = board.look(now, UnixMillis(5000 * index as i64), status);
+            let notices = board.look(now, UnixMillis(5000 * index as i64), &sight(status));
             told.push(match notices.first().map(|notice| notice.change) {
                 None => '.',
                 Some(Change::Fired) => 'F',
@@ -337,6 +378,31 @@ mod tests {
         assert_eq!(run("ready > 10", &[many, silent.clone(), silent, status()]).0, "F..C");
     }
 
+    #[test]
+    fn a_publisher_that_does_not_answer_is_not_unblocked() {
+        let mut board = Board::default();
+        board.set(&[alert("blocked")]);
+        let (now, mut blocked) = (Instant::now(), status());
+        blocked.broker.blocked = true;
+        assert_eq!(board.look(now, UnixMillis(1), &sight(&blocked)).len(), 1);
+        let silent = status();
+        assert!(board.look(now, UnixMillis(2), &Sight { publisher: false, ..sight(&silent) }).is_empty());
+        assert_eq!(board.report()[0].state, "firing");
+        assert_eq!(board.look(now, UnixMillis(3), &sight(&silent)).len(), 1);
+    }
+
+    #[test]
+    fn a_rate_after_a_gap_is_that_of_the_gap() {
+        let mut board = Board::default();
+        board.set(&[alert("dead_rate > 1/m")]);
+        let (start, mut at) = (Instant::now(), status());
+        assert!(board.look(start, UnixMillis(1), &sight(&at)).is_empty());
+        // The machine slept for ten minutes.
+        mail(&mut at).dead = 9;
+        assert!(board.look(start + Duration::from_secs(600), UnixMillis(2), &sight(&at)).is_empty());
+        assert_eq!(board.report()[0].shown.as_deref(), Some("0.9/m"));
+    }
+
     /// Statuses with these counts.
     fn counts(each: &[(u64, u64, u64)]) -> Vec<Status> {
         let of = |(done, retried, dead): &(u64, u64, u64)| {
@@ -382,7 +448,7 @@ mod tests {
         queue(&mut two).ready = Some(50);
         let (mail, now) = (two.jobs["mail"].clone(), Instant::now());
         two.jobs.insert("web".to_owned(), mail);
-        let told: Vec<_> = board.look(now, UnixMillis(7), &two);
+        let told: Vec<_> = board.look(now, UnixMillis(7), &sight(&two));
         let told: Vec<_> =
             told.iter().map(|notice| (notice.alert.jobs == Watched::All, notice.job.as_deref())).collect();
         assert_eq!(told, [(true, Some("mail")), (true, Some("web")), (false, Some("web"))]);
@@ -390,8 +456,24 @@ mod tests {
         assert_eq!(report.len(), 4);
         assert_eq!((&*report[0].state, report[0].since_ms, report[0].shown.as_deref()), ("firing", 7, Some("50")));
         assert_eq!((&*report[3].state, report[3].job.as_deref()), ("ok", None));
+        // As long as it may come back, or nobody knows who runs, nothing is let go.
         two.jobs.remove("web");
-        assert!(board.look(now, UnixMillis(8), &two).is_empty());
+        let unknown = Sight { jobs: false, ..sight(&two) };
+        assert!(board.look(now, UnixMillis(8), &unknown).is_empty());
+        two.reload = Some(report::Reloading {
+            number: 1,
+            at_ms: 8,
+            by: "SIGHUP".to_owned(),
+            state: "under way".to_owned(),
+            reason: None,
+            waits_for: vec!["web".to_owned()],
+        });
+        assert!(board.look(now, UnixMillis(8), &sight(&two)).is_empty());
+        assert_eq!(board.report().len(), 4);
+        two.reload = None;
+        let told: Vec<_> = board.look(now, UnixMillis(9), &sight(&two)).iter().map(sentence).collect();
+        let cleared = "alert \"ready > 10\" has cleared for job web: it runs here no more";
+        assert_eq!(told, [cleared, cleared]);
         assert_eq!(board.report().len(), 2);
         // A reload: what is as before goes on, and what is not begins anew.
         let shorter = Arc::new(Alert { window: Duration::from_secs(30), ..(*alerts[0]).clone() });

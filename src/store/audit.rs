@@ -3,7 +3,7 @@
 //! What a chain proves: a row that was changed, removed from the middle, moved or added is found, and so is every row after it,
 //! by whoever computes the hashes again ([`verify`](verify())). What it cannot prove alone: that nobody who may write the file
 //! has computed them all anew, or cut off its end together with `audit_ends`. For that, a hash must stand where he cannot
-//! write. So each act is logged with its [`Anchor`], which the journal keeps, and `warrend audit verify --expect` compares.
+//! write. So the daemon logs each act with its [`Anchor`], which the journal keeps, and `warrend audit verify --expect` compares.
 //!
 //! The recorder appends, in the transaction of what the row is about; without a daemon, whoever holds the store's lock.
 

@@ -31,7 +31,7 @@ const TEND_REST: Duration = Duration::from_secs(60);
 /// Jobs that may start beside those that the recorder was started for: its inbox has room for a batch of each.
 pub const SPARE_JOBS: usize = 256;
 
-/// The running recorder thread. It ends once every sender of requests is gone.
+/// The running recorder thread. It ends once every sender of requests is gone, or with [`Request::End`].
 #[derive(Debug)]
 pub struct Recorder {
     /// Bounded: each job has at most one batch in it.
@@ -101,6 +101,8 @@ struct Writer {
     forgotten_before: u64,
     /// It ended early, because the disk is full.
     cut_short: bool,
+    /// It was told to end.
+    ending: bool,
 }
 
 impl Writer {
@@ -116,6 +118,7 @@ impl Writer {
             upkeep: Upkeep { done: true, ..Upkeep::default() },
             forgotten_before: 0,
             cut_short: false,
+            ending: false,
         }
     }
 
@@ -128,6 +131,9 @@ impl Writer {
                     let batches = self.sort(std::iter::once(first).chain(inbox.try_iter()))?;
                     if !batches.is_empty() {
                         self.commit(batches, inbox, beat)?;
+                    }
+                    if self.ending {
+                        return Ok(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.ledger.check_place()?,
@@ -200,6 +206,7 @@ impl Writer {
                     // An asker that gave up has dropped its end.
                     let _ = reply.try_send(self.report());
                 }
+                Request::End => self.ending = true,
             }
         }
         Ok(batches)
@@ -306,7 +313,7 @@ impl Writer {
         }
     }
 
-    /// Waits, still answering inspections. With every sender gone there is nobody left to wait for.
+    /// Waits, still answering inspections. At the end there is nobody left to wait for.
     fn wait(&mut self, pause: Duration, inbox: &Receiver<Request>, beat: &impl Fn()) -> Result<Vec<Batch>, StoreError> {
         let until = Instant::now() + pause;
         let mut batches = Vec::new();
@@ -314,10 +321,11 @@ impl Writer {
             match inbox.recv_deadline(until) {
                 Ok(request) => batches.extend(self.sort(std::iter::once(request))?),
                 Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => {
-                    let reason = "its disk is still full; those messages go back to their queues and run again";
-                    return Err(StoreError::failed("record what has finished", reason));
-                }
+                Err(RecvTimeoutError::Disconnected) => self.ending = true,
+            }
+            if self.ending {
+                let reason = "its disk is still full; those messages go back to their queues and run again";
+                return Err(StoreError::failed("record what has finished", reason));
             }
         }
         beat();

@@ -153,6 +153,23 @@ fn what_people_do_and_what_the_daemon_gives_up_is_written_down() {
     bench.run(&["audit", "verify", "--expect", &ends[0], "--expect", &ends[1]]);
 }
 
+/// What is held back of a log that repeats itself would be what nobody can hold against a trail that was cut.
+#[test]
+fn each_act_is_in_the_log() {
+    let mut bench = Bench::new();
+    bench.daemon.start();
+    for _ in 0..8 {
+        bench.quiet(&["pause", "work"]);
+        bench.quiet(&["resume", "work"]);
+    }
+    let rows = bench.rows(&[]).len();
+    assert!(rows >= 16, "{rows}");
+    bench.daemon.terminate();
+    let log = bench.daemon.log();
+    let told = log.lines().filter(|line| line.contains(" audit ") && !line.contains("the end of its chain")).count();
+    assert_eq!(told, rows, "{log}");
+}
+
 #[test]
 fn without_a_daemon_whoever_runs_the_command_is_written_down() {
     let mut bench = Bench::new();

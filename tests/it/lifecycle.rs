@@ -1,6 +1,7 @@
 //! Start, stop, and what is left when it did not go well: drains, signals, crashes, second instances, systemd.
 
-use std::os::unix::net::UnixDatagram;
+use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, test_kill_process};
@@ -115,6 +116,26 @@ fn until_empty_waits_for_the_delay_ladder_and_for_nothing_else() {
     assert_eq!(vhost.ready("work.dead"), Some(0));
     daemon.spawn(&["--until-empty"]);
     assert_eq!(daemon.wait_exit(DAEMON_TIMEOUT).code(), Some(0));
+}
+
+/// Such as by whoever tidies up temporary files.
+#[test]
+fn a_daemon_whose_socket_was_removed_ends_all_the_same() {
+    let mut scene = Slow::new("");
+    scene.daemon.start();
+    fs::remove_file(scene.daemon.socket_path()).expect("it is there");
+    assert_eq!(scene.daemon.terminate().code(), Some(0), "{}", scene.daemon.log_tail());
+    assert!(!scene.daemon.log().contains("is left"), "{}", scene.daemon.log_tail());
+}
+
+/// A client that says nothing holds the control thread for longer than the daemon waits for it.
+#[test]
+fn a_client_that_says_nothing_does_not_hold_up_the_end() {
+    let mut scene = Slow::new("");
+    scene.daemon.start();
+    let client = UnixStream::connect(scene.daemon.socket_path()).expect("it listens");
+    assert_eq!(scene.daemon.terminate().code(), Some(0), "{}", scene.daemon.log_tail());
+    drop(client);
 }
 
 /// Under another configuration, with a control socket of its own.

@@ -164,6 +164,20 @@ fn a_change_of_the_broker_reaches_all_and_loses_no_copy() {
     scene.judge();
 }
 
+/// The daemon has no part in what the doctor asks.
+#[test]
+fn a_change_of_the_management_api_restarts_nobody() {
+    let vhost = Vhost::new();
+    let mut daemon = Daemon::new(&vhost, STEADY);
+    daemon.start();
+    let before = tags(&vhost, &["steady"]);
+    daemon.set_broker(&format!("{}\nmanagement_url = \"http://127.0.0.1:9/\"", daemon.broker()));
+    reload(&daemon);
+    assert_eq!(last(&daemon), (1, "done".to_owned()));
+    assert_eq!(tags(&vhost, &["steady"]), before);
+    assert!(!daemon.log().contains("starts anew"), "{}", daemon.log_tail());
+}
+
 /// Two handlers at a time, every delivery watched. `more` follows the table of the job.
 fn slow(more: &str) -> Slow {
     let mut slow = Slow::new(&format!("prefetch = 10\nconcurrency = 2\n{more}"));
@@ -353,6 +367,10 @@ fn a_job_that_cannot_start_leaves_the_others_alone_and_is_tried_again() {
     assert_eq!(code, Some(1), "{out}{err}");
     assert!(err.contains("job work cannot be started: its threads cannot be started"), "{err}");
     assert!(problems(&slow.daemon).contains("job work cannot be started"), "{}", problems(&slow.daemon));
+    // The same files again: they are in force, and what they ask for does not run.
+    let (code, out, err) = run(&slow.daemon, &["reload"]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(err.contains("job work cannot be started"), "{err}");
     assert_eq!(tags(&slow.vhost, &["steady"]), before);
     slow.change("concurrency = 1024", "concurrency = 3");
     reload(&slow.daemon);

@@ -66,8 +66,7 @@ struct Child {
     /// What becomes descriptor 0, 1, 2 and so on.
     descriptors: Vec<c_int>,
     daemon: libc::pid_t,
-    /// How many descriptors it may have, where that is not the daemon's own number.
-    files: Option<libc::rlimit>,
+    limits: Limits,
     /// Written by the child: how it failed.
     failed: Option<StartError>,
 }
@@ -88,7 +87,7 @@ pub fn start<const N: usize>(
         cwd: common.cwd.as_ref().map_or(ptr::null(), |cwd| cwd.as_ptr()),
         descriptors: descriptors.iter().map(AsRawFd::as_raw_fd).collect(),
         daemon: rustix::process::getpid().as_raw_nonzero().get(),
-        files: FILES.get().copied(),
+        limits: LIMITS.get().copied().unwrap_or_default(),
         failed: None,
     };
     let (id, pidfd) = clone(&mut child)?;
@@ -167,8 +166,11 @@ impl Child {
             }
             // What the daemon opens is close-on-exec anyway; this is for what it inherited. Linux before 5.11 refuses.
             libc::syscall(libc::SYS_close_range, count, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            if let Some(files) = &self.files {
+            if let Some(files) = &self.limits.files {
                 libc::setrlimit(libc::RLIMIT_NOFILE, files);
+            }
+            if let Some(cores) = &self.limits.cores {
+                libc::setrlimit(libc::RLIMIT_CORE, cores);
             }
             libc::setsid();
             // Die with the thread that made this process, which lives as long as the daemon; it may be gone already.
@@ -222,21 +224,35 @@ unsafe fn reset_signals() {
     }
 }
 
-/// What programs may open: what the daemon could before [`raise_files`].
-static FILES: OnceLock<libc::rlimit> = OnceLock::new();
+/// What programs may have, where the daemon has set itself another limit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    files: Option<libc::rlimit>,
+    cores: Option<libc::rlimit>,
+}
+
+/// Those that the daemon had before [`set_limits`].
+static LIMITS: OnceLock<Limits> = OnceLock::new();
 
 /// Lets the daemon have as many descriptors as its hard limit allows; each running program takes about five, and the usual
-/// soft limit of 1024 exists only for programs that call `select`. Those that are started keep it. Called once, before any
-/// program is started.
-pub fn raise_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    if limit.current == limit.maximum || setrlimit(Resource::Nofile, raised).is_err() {
-        return;
+/// soft limit of 1024 exists only for programs that call `select`. And no core dumps: one would hold passwords and messages.
+/// Programs that are started have what the daemon had. Called once, before any program is started.
+pub fn set_limits() {
+    let files = getrlimit(Resource::Nofile);
+    let cores = getrlimit(Resource::Core);
+    let limits =
+        Limits { files: change(Resource::Nofile, files, files.maximum), cores: change(Resource::Core, cores, Some(0)) };
+    // Once, by the only caller.
+    let _ = LIMITS.set(limits);
+}
+
+/// Gives what it was, where it was another and could be changed.
+fn change(resource: Resource, limit: Rlimit, current: Option<u64>) -> Option<libc::rlimit> {
+    if limit.current == current || setrlimit(resource, Rlimit { current, ..limit }).is_err() {
+        return None;
     }
     let of = |number: Option<u64>| number.unwrap_or(libc::RLIM_INFINITY);
-    // Once, by the only caller.
-    let _ = FILES.set(libc::rlimit { rlim_cur: of(limit.current), rlim_max: of(limit.maximum) });
+    Some(libc::rlimit { rlim_cur: of(limit.current), rlim_max: of(limit.maximum) })
 }
 
 /// Makes sure that the exit status of a child can be had: whoever started the daemon may have made it ignore SIGCHLD,

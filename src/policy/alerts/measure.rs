@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Sight;
 use crate::config::{Condition, Quantity, Side, Unit};
-use crate::report::{Job, Status};
+use crate::report::Job;
 
 /// Attempts that must have ended within the window before a ratio of them says anything. Below that an alert does not hold: one
 /// that fires clears when a job has little to do, or it would fire until it has much.
@@ -44,7 +45,7 @@ pub enum Reading {
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     /// All of it.
-    pub status: &'a Status,
+    pub sight: &'a Sight<'a>,
     /// The job, for a quantity of jobs.
     pub job: Option<&'a Job>,
 }
@@ -136,10 +137,12 @@ impl Meter {
 
     /// What it is now.
     pub fn read(&mut self, now: Instant, quantity: Quantity, seen: &Seen<'_>) -> Reading {
-        let Seen { status, job } = *seen;
+        let Seen { sight, job } = *seen;
+        let status = sight.status;
         match quantity {
             Quantity::Disconnected => Reading::is(!status.broker.connected),
-            Quantity::Blocked => Reading::is(status.broker.blocked),
+            Quantity::Blocked if sight.publisher => Reading::is(status.broker.blocked),
+            Quantity::Blocked => Reading::Unknown,
             Quantity::Degraded => {
                 Reading::Is { holds: !status.problems.is_empty(), why: status.problems.first().cloned() }
             }
@@ -198,18 +201,20 @@ impl Meter {
 
     fn rate(&mut self, now: Instant, count: u64) -> Reading {
         let Some(window) = &mut self.window else { return Reading::Unknown };
-        let ([events, _], whole) = window.over(now, [count, 0]);
-        Reading::Number { value: events as f64 / window.length.as_secs_f64(), whole }
+        let ([events, _], age) = window.over(now, [count, 0]);
+        // What was last seen long ago, as before a sleep of the machine, did not all happen within the window.
+        let over = age.max(window.length);
+        Reading::Number { value: events as f64 / over.as_secs_f64(), whole: age >= window.length }
     }
 
     fn ratio(&mut self, now: Instant, job: &Job) -> Reading {
         let Some(window) = &mut self.window else { return Reading::Unknown };
         let failed = job.retried + job.dead;
-        let ([failed, ended], whole) = window.over(now, [failed, failed + job.done]);
+        let ([failed, ended], age) = window.over(now, [failed, failed + job.done]);
         if ended < MIN_ATTEMPTS {
             return Reading::Few;
         }
-        Reading::Number { value: failed as f64 / ended as f64, whole }
+        Reading::Number { value: failed as f64 / ended as f64, whole: age >= window.length }
     }
 }
 
@@ -226,8 +231,9 @@ impl Window {
         Self { length, kept: VecDeque::new() }
     }
 
-    /// How far they came, and whether a whole window has been seen.
-    fn over(&mut self, now: Instant, counts: [u64; 2]) -> ([u64; 2], bool) {
+    /// How far they came, and within which time: of the window, or less where it has not been seen whole yet, or more where
+    /// there was no look for so long.
+    fn over(&mut self, now: Instant, counts: [u64; 2]) -> ([u64; 2], Duration) {
         // A job that was started anew counts from nothing.
         if self.kept.back().is_some_and(|(_, last)| last[0] > counts[0] || last[1] > counts[1]) {
             self.kept.clear();
@@ -240,7 +246,7 @@ impl Window {
             self.kept.push_back((now, counts));
         }
         let (at, base) = self.kept.front().copied().unwrap_or((now, counts));
-        ([counts[0] - base[0], counts[1] - base[1]], age(at) >= self.length)
+        ([counts[0] - base[0], counts[1] - base[1]], age(at))
     }
 }
 
@@ -252,21 +258,22 @@ mod tests {
     fn a_window_forgets() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
+        let age = Duration::from_secs;
         let mut window = Window::new(Duration::from_secs(60));
-        assert_eq!(window.over(at(0), [5, 5]), ([0, 0], false));
-        assert_eq!(window.over(at(5), [7, 9]), ([2, 4], false));
-        assert_eq!(window.over(at(59), [7, 9]), ([2, 4], false));
-        assert_eq!(window.over(at(60), [7, 9]), ([2, 4], true));
-        assert_eq!(window.over(at(65), [7, 9]), ([0, 0], true));
-        assert_eq!(window.over(at(70), [8, 9]), ([1, 0], true));
+        assert_eq!(window.over(at(0), [5, 5]), ([0, 0], age(0)));
+        assert_eq!(window.over(at(5), [7, 9]), ([2, 4], age(5)));
+        assert_eq!(window.over(at(59), [7, 9]), ([2, 4], age(59)));
+        assert_eq!(window.over(at(60), [7, 9]), ([2, 4], age(60)));
+        assert_eq!(window.over(at(65), [7, 9]), ([0, 0], age(60)));
+        assert_eq!(window.over(at(70), [8, 9]), ([1, 0], age(65)));
         // It was started anew.
-        assert_eq!(window.over(at(75), [3, 3]), ([0, 0], false));
+        assert_eq!(window.over(at(75), [3, 3]), ([0, 0], age(0)));
         for second in 0..10_000 {
             window.over(at(75) + Duration::from_millis(100 * second), [3 + second, 3]);
         }
         assert!(window.kept.len() <= KEPT as usize + 2, "{}", window.kept.len());
-        let ([events, _], whole) = window.over(at(75 + 1000), [10_003, 3]);
-        assert!(whole && (600..=610).contains(&events), "{events}");
+        let ([events, _], since) = window.over(at(75 + 1000), [10_003, 3]);
+        assert!(since >= age(60) && (600..=610).contains(&events), "{events}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::super::audit::{self, Act, Deed};
 use super::super::{JobId, Pause, StoreError};
 use super::{Ledger, begin};
 use crate::task::{Demand, FailedAttempt, Record, Recorded, UnixMillis};
-use crate::who::Who;
+use crate::who::{ACTS, Who};
 
 impl Ledger {
     /// Writes down what somebody did, or is about to do.
@@ -39,7 +39,7 @@ impl Ledger {
         let anchor = audit::append(&transaction, UnixMillis::now(), deed)?;
         transaction.commit()?;
         // The journal keeps the hash where who may write the store cannot reach it.
-        info!("audit {anchor}: {deed}");
+        info!(target: ACTS, "audit {anchor}: {deed}");
         Ok(changed)
     }
 
@@ -67,7 +67,7 @@ impl Ledger {
     pub fn tell_ends(&self) -> Result<(), StoreError> {
         let ends = audit::ends(&self.store.connection);
         for end in ends.map_err(|error| StoreError::sqlite("read its audit trail", &error))? {
-            info!("audit {end}: the end of its chain for now");
+            info!(target: ACTS, "audit {end}: the end of its chain for now");
         }
         Ok(())
     }

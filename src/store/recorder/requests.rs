@@ -69,6 +69,8 @@ pub enum Request {
     Retain(JobId, Option<Duration>),
     /// Say how it is.
     Inspect(Sender<StoreReport>),
+    /// End, with what has come before this recorded: whoever could still send has nothing to record.
+    End,
 }
 
 /// How far it is to forget and to give room back, where that was asked for.
