@@ -351,9 +351,9 @@ impl Scene {
     pub fn wait_until_settled(&mut self) {
         let runs = self.runs_needed();
         let letters = self.with_fate(Fate::is_dead).len() - self.letters.len();
-        let (journal, vhost) = (&self.journal, &self.vhost);
+        let (journal, vhost, patience) = (&self.journal, &self.vhost, self.patience());
         let own_runs = || journal.lines().iter().filter(|(key, _)| !key.is_empty()).count();
-        self.daemon.wait_until("all is done or dead", WORK_TIMEOUT, |daemon| {
+        self.daemon.wait_until("all is done or dead", patience, |daemon| {
             assert!(daemon.is_alive(), "it ended\n{}", daemon.log_tail());
             own_runs() >= runs && vhost.ready(DEAD).is_some_and(|ready| ready as usize >= letters)
         });
