@@ -128,12 +128,17 @@ broker-start: deps-broker
 broker-stop:
 	@bash $(support)/broker.sh stop
 
-# Run as root after `make build`: root seldom has a Rust toolchain. An existing configuration is not touched.
+# Run as root after `make build`: root seldom has a Rust toolchain. An existing configuration is not touched. What changes the
+# system beyond its files is left to whoever installs, and whoever packs has triggers for it.
 .PHONY: install uninstall
 install:
 	@test -x $(BINARY) || { echo 'no release binary: run `make build` first' >&2; exit 1; }
 	@sh systemd/package/install-files.sh '$(BINARY)' '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)' '$(ZSHDIR)'
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/warrend
+	@test -n '$(DESTDIR)' || printf '%s\n' 'Next, as root: the user of the daemon, its folders, and its units made known to systemd.' \
+		'    systemd-sysusers $(PREFIX)/lib/sysusers.d/warrend.conf' \
+		'    systemd-tmpfiles --create $(PREFIX)/lib/tmpfiles.d/warrend.conf' \
+		'    systemctl daemon-reload'
 
 # What `install` put there is taken away; /etc/warrend and the store stay.
 uninstall:
