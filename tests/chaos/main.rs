@@ -28,6 +28,7 @@ mod table;
 use std::process::ExitCode;
 
 use plan::Plan;
+use row::Outcome;
 
 fn main() -> ExitCode {
     if plan::text_from("SOAK").is_some() {
@@ -48,5 +49,6 @@ fn main() -> ExitCode {
     }
     let results = plan.run();
     table::print(&plan, &results);
-    if results.values().all(|(_, result)| result.is_well()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let failed = results.values().any(|(_, ended)| ended.result() == Outcome::Failed);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

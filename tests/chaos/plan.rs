@@ -121,12 +121,14 @@ impl Plan {
         let result = catch_unwind(AssertUnwindSafe(|| row.run.run(&trial)));
         let took = started.elapsed();
         let (figures, panic) = match result {
-            Ok(figures) => (Some(figures), None),
+            Ok(figures) => (Some(figures.checked()), None),
             Err(panic) => (None, Some(text_of(panic.as_ref()))),
         };
         let ended = Ended { figures, panic, trial, took };
-        let word = if ended.is_well() { "ok" } else { "FAILED" };
-        println!("test {} ... {word} ({:.1} s, seed {})", row.name, took.as_secs_f64(), trial.seed);
+        println!("test {} ... {} ({:.1} s, seed {})", row.name, ended.result(), took.as_secs_f64(), trial.seed);
+        if let Some(figures) = ended.figures.as_ref().filter(|figures| figures.not_tried) {
+            println!("    {}", figures.note);
+        }
         // A long run should not hide it until its end, where it is told once more.
         for wrong in ended.wrong() {
             println!("    {wrong}");

@@ -85,9 +85,16 @@ pub struct Figures {
     pub note: String,
     /// One sentence for each thing that is not as it must be.
     pub wrong: Vec<String>,
+    /// This machine does not let the fault be injected; `note` says why. Nothing is known then, good or bad.
+    pub not_tried: bool,
 }
 
 impl Figures {
+    /// Those of a row whose fault cannot be injected here.
+    pub fn not_tried(why: &str) -> Self {
+        Self { note: format!("not tried: {why}"), not_tried: true, ..Self::default() }
+    }
+
     /// Those of a scene.
     pub fn of(faults: usize, verdict: Verdict) -> Self {
         Self {
@@ -99,6 +106,7 @@ impl Figures {
             slowest: Some(verdict.slowest).filter(|time| !time.is_zero()),
             note: String::new(),
             wrong: verdict.wrong,
+            not_tried: false,
         }
     }
 
@@ -120,6 +128,14 @@ impl Figures {
         }
     }
 
+    /// A row that injected nothing has shown nothing.
+    pub fn checked(mut self) -> Self {
+        if self.faults == 0 && !self.not_tried {
+            self.wrong.push("no fault was injected".to_owned());
+        }
+        self
+    }
+
     /// Those of two halves of a row.
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -131,7 +147,28 @@ impl Figures {
             slowest: self.slowest.max(other.slowest),
             note: [self.note, other.note].concat(),
             wrong: [self.wrong, other.wrong].concat(),
+            not_tried: self.not_tried || other.not_tried,
         }
+    }
+}
+
+/// What a row has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Faults were injected, nothing was lost, and nothing else is wrong.
+    Ok,
+    /// It says nothing, and is no failure.
+    NotTried,
+    Failed,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::NotTried => "not tried",
+            Self::Failed => "FAILED",
+        })
     }
 }
 
@@ -151,9 +188,11 @@ impl Ended {
         self.figures.iter().flat_map(|figures| &figures.wrong).chain(&self.panic)
     }
 
-    /// Whether nothing was lost and nothing else is wrong.
-    pub fn is_well(&self) -> bool {
-        self.panic.is_none()
-            && self.figures.as_ref().is_some_and(|figures| figures.lost == Some(0) && figures.wrong.is_empty())
+    pub fn result(&self) -> Outcome {
+        let Some(figures) = &self.figures else { return Outcome::Failed };
+        if figures.not_tried {
+            return Outcome::NotTried;
+        }
+        if figures.lost == Some(0) && figures.wrong.is_empty() { Outcome::Ok } else { Outcome::Failed }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::plan::{Plan, Results, minutes, text_from};
-use crate::row::Ended;
+use crate::row::{Ended, Outcome};
 use crate::support::broker::Broker;
 
 /// Writes the Markdown file where one was asked for, and says which.
@@ -19,7 +19,7 @@ pub fn print(plan: &Plan, results: &Results) {
     if !results.is_empty() {
         println!("\n{}", plain(results));
     }
-    for (row, ended) in results.values().filter(|(_, ended)| !ended.is_well()) {
+    for (row, ended) in results.values().filter(|(_, ended)| ended.result() == Outcome::Failed) {
         println!("---- {} (SEED={} COUNTS={}={}) ----", row.name, ended.trial.seed, row.name, ended.trial.count);
         for wrong in ended.wrong() {
             println!("{wrong}");
@@ -29,12 +29,13 @@ pub fn print(plan: &Plan, results: &Results) {
     if let Some(path) = keep(results) {
         println!("the table was written to {path}\n");
     }
-    let failed = results.values().filter(|(_, ended)| !ended.is_well()).count();
+    let count = |outcome| results.values().filter(|(_, ended)| ended.result() == outcome).count();
+    let (passed, failed, not_tried) = (count(Outcome::Ok), count(Outcome::Failed), count(Outcome::NotTried));
     let took: f64 = results.values().map(|(_, ended)| ended.took.as_secs_f64()).sum();
     println!(
-        "test result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out; finished in {took:.2}s\n",
+        "test result: {}. {passed} passed; {failed} failed; {not_tried} ignored; 0 measured; {} filtered out; finished in \
+         {took:.2}s\n",
         if failed == 0 { "ok" } else { "FAILED" },
-        results.len() - failed,
         plan.left_out,
     );
 }
@@ -42,7 +43,8 @@ pub fn print(plan: &Plan, results: &Results) {
 /// The cells of a row behind its name.
 fn cells(ended: &Ended) -> [String; 7] {
     let number = |figure: Option<usize>| figure.map_or_else(|| "-".to_owned(), |figure| figure.to_string());
-    let figures = ended.figures.as_ref();
+    // Its zeroes would look as if they had been measured.
+    let figures = ended.figures.as_ref().filter(|figures| !figures.not_tried);
     let slowest = figures.and_then(|figures| figures.slowest);
     [
         number(figures.map(|figures| figures.faults)),
@@ -51,7 +53,7 @@ fn cells(ended: &Ended) -> [String; 7] {
         number(figures.map(|figures| figures.again)),
         number(figures.map(|figures| figures.doubled)),
         slowest.map_or_else(|| "-".to_owned(), |time| format!("{:.1} s", time.as_secs_f64())),
-        if ended.is_well() { "ok".to_owned() } else { "FAILED".to_owned() },
+        ended.result().to_string(),
     ]
 }
 
