@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Has systemd judge the units and the drop-ins, where there is a systemd-analyze: no unknown word in them, and little that a
-# handler could do to the machine. The binary need not be installed for it.
+# handler could do to the machine. The binary need not be installed for it. Where CI is set it must be here.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -8,7 +8,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 exposure=13
 
 if ! command -v systemd-analyze >/dev/null; then
-    echo "systemd-analyze is not here: the units are not verified"
+    if [ -n "${CI:-}" ]; then
+        echo "systemd-analyze is not here, and CI is set" >&2
+        exit 1
+    fi
+    echo "skipped: no systemd-analyze"
     exit 0
 fi
 folder=$(mktemp -d)

@@ -22,6 +22,7 @@ pub mod terminal;
 pub mod web;
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,14 @@ pub fn holds_within(timeout: Duration, mut condition: impl FnMut() -> bool) -> b
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Says that a check is left out as this program is not here. Where CI is set it must be here.
+pub fn skip(program: &str) {
+    let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(!is_ci, "{program} is not here, and CI is set");
+    // Not by a macro: what tests that pass print with one is not shown.
+    let _ = writeln!(std::io::stderr(), "skipped: no {program}");
 }
 
 /// A file of this folder.
