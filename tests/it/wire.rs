@@ -356,10 +356,13 @@ fn a_stop_is_reset_at_every_byte() {
         let places = Places::new(last, 5);
         eprintln!("{way:?}: {places}");
         for bytes in places.iter() {
+            let brought = stop(way, Some(bytes)).1;
+            // The longer one has at least half of them all. No two stops are quite alike, but a third it comes to.
+            assert!(brought > 0 || 3 * bytes >= last, "no reset after {bytes} of {last} bytes {way:?}");
             total += 1;
-            resets += stop(way, Some(bytes)).1;
+            resets += brought;
         }
     }
     let verdict = scene.judge();
-    eprintln!("{total} stops with {resets} resets; {verdict}");
+    eprintln!("{resets} resets in {total} stops; {verdict}");
 }

@@ -40,6 +40,15 @@ pub fn rows() -> Vec<Row> {
         reset("reset-job-gets", "wire::the_session_of_a_job_is_reset_at_every_byte_that_it_gets"),
         reset("reset-publisher-sends", "wire::the_session_of_the_publisher_is_reset_at_every_byte_that_it_sends"),
         reset("reset-publisher-gets", "wire::the_session_of_the_publisher_is_reset_at_every_byte_that_it_gets"),
+        Row {
+            name: "reset-stop",
+            fault: "RST after every byte that a stop sends or gets on the connections that it closes, one stop for each",
+            promises: "P1 P2",
+            short: SHORT,
+            long: 1,
+            seconds: 600.0,
+            run: Run::Test { name: "wire::a_stop_is_reset_at_every_byte", variable: "WARREND_RST", value: Some("all") },
+        },
     ]
 }
 
