@@ -119,7 +119,7 @@ impl Figures {
             entry.split(' ').next()?.parse::<usize>().ok()
         };
         Self {
-            faults: [" resets", " kills", " losses"].into_iter().find_map(number).unwrap_or_default(),
+            faults: [" resets", " kills", " losses", " reloads"].into_iter().find_map(number).unwrap_or_default(),
             messages: number(" messages").unwrap_or_default(),
             lost: number(" lost"),
             again: number(" ran again").or_else(|| number(" of them again")).unwrap_or_default(),

@@ -49,6 +49,19 @@ pub fn rows() -> Vec<Row> {
             seconds: 600.0,
             run: Run::Test { name: "wire::a_stop_is_reset_at_every_byte", variable: "WARREND_RST", value: Some("all") },
         },
+        Row {
+            name: "reload",
+            fault: "a reload under load, by command or SIGHUP: what changes the job that works, others or none, and a faulty file",
+            promises: "P1 P3",
+            short: SHORT,
+            long: 200,
+            seconds: 2.0,
+            run: Run::Test {
+                name: "reload::reloads_under_load_lose_nothing_and_double_nothing",
+                variable: "WARREND_RELOADS",
+                value: None,
+            },
+        },
     ]
 }
 
