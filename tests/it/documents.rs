@@ -1,6 +1,6 @@
 //! What the documents say exists: commands, flags, targets, files, tests, rows and keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,47 +130,127 @@ fn every_file_is_there() {
     assert!(seen >= 30, "{seen}");
 }
 
-/// The page on reliability names rows of `make chaos` and tests.
-#[test]
-fn every_row_and_every_test_exists() {
-    let read = |folder: &str| -> String {
-        fn all(folder: &Path, into: &mut String) {
-            for entry in fs::read_dir(folder).expect("it is a folder") {
-                let path = entry.expect("the folder can be read").path();
-                if path.is_dir() {
-                    all(&path, into);
-                } else {
-                    *into += &fs::read_to_string(&path).expect("it is text");
-                }
+/// All files below a folder of the project that end in `.rs`, by their paths there.
+fn sources(folder: &str) -> BTreeMap<String, String> {
+    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(folder).expect("it is a folder") {
+            let path = entry.expect("the folder can be read").path();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("it was found there").display().to_string();
+                found.insert(name, fs::read_to_string(&path).expect("it is text"));
             }
         }
-        let mut text = String::new();
-        all(&root().join(folder), &mut text);
-        text
-    };
-    let (tests, rows) = (read("tests/it"), read("tests/chaos/rows"));
-    let page = fs::read_to_string(root().join("docs/RELIABILITY.md")).expect("it is there");
-    let promises: Vec<&str> = page.lines().filter(|line| line.starts_with("| P")).collect();
-    for promise in ["P1", "P2", "P3", "P4", "P5", "P7"] {
-        let line = promises.iter().find(|line| line.starts_with(&format!("| {promise}.")));
-        let cells: Vec<&str> = line.unwrap_or_else(|| panic!("{promise} is missing")).split('|').collect();
-        let [_, _, its_rows, its_tests, _] = cells[..] else { panic!("{promise} has not three cells: {cells:?}") };
-        let codes = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-        for row in codes(its_rows) {
-            assert!(rows.contains(&format!("\"{row}\"")), "{promise}: there is no row {row}");
+    }
+    let mut found = BTreeMap::new();
+    let root = root().join(folder);
+    walk(&root, &root, &mut found);
+    found
+}
+
+/// The rows of `make chaos` with the promises that they say they hold to: `"P1 P3"`.
+fn rows() -> BTreeMap<String, String> {
+    let mut rows = BTreeMap::new();
+    for text in sources("tests/chaos/rows").into_values() {
+        let mut before = "";
+        for piece in text.split("promises: \"") {
+            if !before.is_empty() {
+                let promises = piece.split('"').next().unwrap_or_default();
+                // Either the row stands there, or a function that makes rows, each by its call.
+                let (literal, function) = (before.rfind("name: \""), before.rfind("const fn "));
+                let after = if function > literal {
+                    let name =
+                        before[function.expect("it is there")..].split([' ', '(']).nth(2).expect("it has a name");
+                    text.split(&format!(" {name}(\"")).skip(1).collect::<Vec<_>>()
+                } else {
+                    vec![&before[literal.expect("a row has a name") + "name: \"".len()..]]
+                };
+                let names = after.into_iter().filter_map(|after| after.split('"').next());
+                rows.extend(names.map(|name| (name.to_owned(), promises.to_owned())));
+            }
+            before = piece;
         }
+    }
+    rows
+}
+
+/// Whether `module::function` is a test of `tests/it`.
+fn is_test(files: &BTreeMap<String, String>, path: &str) -> bool {
+    let Some((module, function)) = path.rsplit_once("::") else { return false };
+    let Some(text) = files.get(&format!("{}.rs", module.replace("::", "/"))) else { return false };
+    let Some((before, _)) = text.split_once(&format!("\nfn {function}() {{\n")) else { return false };
+    before.lines().rev().take_while(|line| line.starts_with("#[")).any(|line| line == "#[test]")
+}
+
+/// What stands in the cells of a table's row as code.
+fn codes(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The page on reliability says of each promise which rows of `make chaos` hold to it, and names tests. The rows say it too,
+/// and some of them name tests.
+#[test]
+fn every_row_and_every_test_exists() {
+    let (tests, rows) = (sources("tests/it"), rows());
+    assert!(rows.len() >= 37, "{rows:?}");
+    let page = fs::read_to_string(root().join("docs/RELIABILITY.md")).expect("it is there");
+    let mut promised = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with("| P") && !line.starts_with("| Promise")) {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let [promise, its_rows, its_tests] = cells[..] else { panic!("not three cells: {cells:?}") };
+        let promise = promise.trim_start_matches("| ").split('.').next().unwrap_or_default();
+        let holds = |promises: &String| promises.split(' ').any(|held| held == promise);
+        let expected: BTreeSet<String> = rows.iter().filter(|row| holds(row.1)).map(|row| row.0.clone()).collect();
+        let found = if its_rows == "all" { rows.keys().cloned().collect() } else { codes(its_rows) };
+        assert_eq!(found, expected, "{promise}: the page, and what the rows say of themselves");
         let named: Vec<String> = codes(its_tests).into_iter().filter(|code| code.contains("::")).collect();
         for test in &named {
-            let name = test.rsplit("::").next().unwrap_or_default();
-            assert!(tests.contains(&format!("fn {name}()")), "{promise}: there is no test {test}");
+            assert!(is_test(&tests, test), "{promise}: there is no test {test}");
         }
-        assert!(!named.is_empty() || promise == "P4", "{promise} names no test");
+        assert!(!named.is_empty(), "{promise} names no test");
+        assert!(promised.insert(promise.to_owned()), "{promise} is there twice");
     }
+    let held: BTreeSet<String> = rows.values().flat_map(|promises| promises.split(' ')).map(str::to_owned).collect();
+    assert_eq!(promised, held, "the promises of the page, and those that rows hold to");
     // Rows of the table of a run.
     for line in page.lines().filter(|line| line.starts_with("| `")) {
         let row = line.split('`').nth(1).unwrap_or_default();
-        assert!(rows.contains(&format!("\"{row}\"")), "there is no row {row}");
+        assert!(rows.contains_key(row), "there is no row {row}");
     }
+    // Tests that are rows in their long form.
+    let text = &sources("tests/chaos/rows")["tests.rs"];
+    let named: Vec<&str> = text.split('"').skip(1).step_by(2).filter(|text| text.contains("::")).collect();
+    assert!(named.len() >= 11, "{named:?}");
+    for test in named {
+        assert!(is_test(&tests, test), "there is no test {test}");
+    }
+}
+
+/// The table of ARCHITECTURE.md has every thread that the daemon starts. Those of commands end with them.
+#[test]
+fn every_thread_is_in_the_table() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let known: BTreeSet<&str> = rows.map(|name| name.split('<').next().unwrap_or_default()).collect();
+    let mut seen = 0;
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| !path.starts_with("cli/")) {
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        if path.contains("tests") {
+            continue;
+        }
+        for after in text.split("thread::Builder::new()").skip(1) {
+            let name = after.trim_start().strip_prefix(".name(").expect("every thread has a name");
+            // A name that is handed over is none of this place.
+            let Some((_, name)) = name.split_once('"').filter(|(before, _)| matches!(*before, "" | "format!(")) else {
+                continue;
+            };
+            let name = name.split(['"', '{']).next().unwrap_or_default();
+            assert!(known.contains(name), "{path}: the thread {name} is not in the table");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen}");
 }
 
 /// A piece of configuration is accepted, with a broker and a job where it has none; its files need not be there.

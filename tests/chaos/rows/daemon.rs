@@ -51,7 +51,8 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "thread-panic",
-            fault: "a thread panics at a failpoint, all kinds of threads in turn: the daemon lives on, or ends with 70",
+            fault: "a worker thread (inside of its handler, or outside), the recorder, the publisher, the thread of a job or one \
+                    that connects panics at a failpoint: the daemon lives on, or ends with 70",
             promises: "P1 P3 P5",
             short: 10,
             long: 100,
