@@ -20,6 +20,7 @@ use crate::broker::BrokerError;
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
 use crate::task::UnixMillis;
+use crate::who;
 pub use finding::{Area, Finding, Level, Mend};
 use queues::Scene;
 
@@ -88,6 +89,5 @@ fn own_consumers(config: &Config) -> Option<u32> {
 /// The id of a user by his name.
 fn user_id(root: &Path, name: &str) -> Option<u32> {
     let users = std::fs::read_to_string(root.join("etc/passwd")).ok()?;
-    let line = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split(':').nth(1)?.parse().ok()
+    who::accounts(&users).find(|account| account.name == name).map(|account| account.uid)
 }

@@ -54,13 +54,30 @@ impl Who {
     }
 }
 
-/// The name of a user; one of a directory service is not in the file and stays a number.
-fn named(uid: u32, users: &str) -> String {
-    let number = uid.to_string();
-    // name:password:uid:…
-    let named =
-        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*number));
-    named.map_or_else(|| format!("uid {uid}"), |user| user[0].to_owned())
+/// A user of this machine. Those of a directory service are not in its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The name.
+    pub name: String,
+    /// The number.
+    pub uid: u32,
+    /// The number of the group that the user logs in with.
+    pub gid: u32,
+}
+
+/// The users of a passwd(5). A line that is none is left out.
+pub fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
+    passwd.lines().filter_map(|line| {
+        // name:password:uid:gid:…
+        let mut fields = line.split(':');
+        let (name, _password) = (fields.next()?.to_owned(), fields.next()?);
+        Some(Account { name, uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+    })
+}
+
+/// The name of a user; one of a directory service stays a number.
+fn named(uid: u32, passwd: &str) -> String {
+    accounts(passwd).find(|account| account.uid == uid).map_or_else(|| format!("uid {uid}"), |account| account.name)
 }
 
 #[cfg(test)]
