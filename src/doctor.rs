@@ -4,6 +4,7 @@
 //! changed anywhere: queues are declared passively, rights are probed with requests that the broker cannot carry out, the
 //! management API is only read, and the store is not opened.
 
+mod access;
 mod broker;
 mod finding;
 mod look;
@@ -20,7 +21,7 @@ use crate::broker::BrokerError;
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
 use crate::task::UnixMillis;
-use crate::who;
+use access::Runner;
 pub use finding::{Area, Finding, Level, Mend};
 use queues::Scene;
 
@@ -58,8 +59,8 @@ pub fn examine(config: &Config, path: &Path) -> Diagnosis {
         findings.extend(queues::judge(&scene));
         findings.extend(permissions::judge(config, &seen.inside, &seen.office));
     }
-    let daemon = unit.as_ref().map(|unit| unit.user().map_or(Some(0), |name| user_id(root, name)));
-    findings.extend(store::judge(&store::look(&config.store, daemon.flatten())));
+    let daemon = unit.as_ref().and_then(|unit| Runner::of(root, unit));
+    findings.extend(store::judge(&store::look(&config.store, daemon)));
     findings.extend(unit::judge(config, unit.as_ref(), path));
     findings.sort_by_key(|finding| finding.area);
     Diagnosis { findings, reached }
@@ -84,10 +85,4 @@ fn with_readable_password(config: &Config, unit: Option<&unit::Unit>) -> Config 
 fn own_consumers(config: &Config) -> Option<u32> {
     let answer = control::ask(&config.control.socket, &Request::Status);
     matches!(answer, Ok(Answer::Status(_))).then_some(1)
-}
-
-/// The id of a user by his name.
-fn user_id(root: &Path, name: &str) -> Option<u32> {
-    let users = std::fs::read_to_string(root.join("etc/passwd")).ok()?;
-    who::accounts(&users).find(|account| account.name == name).map(|account| account.uid)
 }

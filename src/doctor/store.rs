@@ -1,11 +1,11 @@
 //! The store's file and its place, looked at without opening it: a daemon may have it.
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, StatVfs, access, statvfs};
 
+use super::access::{MAKE, Owned, Runner, USE};
 use super::finding::{Area, Finding, Level};
 use crate::config;
 use crate::store::{self, Place};
@@ -19,6 +19,9 @@ const SOUND: (u32, u32, u32) = (3, 51, 3);
 /// What may be done by those who are neither owner nor of the group.
 const BY_OTHERS: u32 = 0o007;
 
+/// The ends of the store's own name and of those that SQLite and we make beside it.
+const BESIDE: [&str; 4] = ["", "-wal", "-shm", ".lock"];
+
 /// What was seen.
 #[derive(Debug)]
 pub struct Seen {
@@ -28,16 +31,46 @@ pub struct Seen {
     pub place: Place,
     /// The nearest folder above it that exists, and whether that is its own.
     pub folder: Folder,
-    /// The file, where it is there.
-    pub file: Option<Owned>,
-    /// Whether we may write the file.
-    pub writable: bool,
+    /// The store and the files beside it, those of them that are there.
+    pub files: Vec<FileSeen>,
     /// Bytes that are free for us.
     pub free: Option<u64>,
-    /// User id of this process.
-    pub user: u32,
-    /// User id that the unit runs the daemon as, where that is known.
-    pub daemon: Option<u32>,
+    /// This process.
+    pub here: Runner,
+    /// Who the unit runs the daemon as, where that is known.
+    pub daemon: Option<Runner>,
+}
+
+impl Seen {
+    /// The store itself, where it is there.
+    fn file(&self) -> Option<&FileSeen> {
+        self.files.iter().find(|file| file.path == self.path)
+    }
+
+    /// Who runs the daemon.
+    fn runner(&self) -> &Runner {
+        self.daemon.as_ref().unwrap_or(&self.here)
+    }
+
+    /// What he may do. Of ourselves the kernel has told, which knows of ACLs and of what is mounted read-only.
+    fn may(&self, rights: u32, owned: Owned, asked: bool) -> bool {
+        match self.runner() {
+            Runner { user: 0, .. } => true,
+            runner if runner.user == self.here.user => asked,
+            runner => runner.may(rights, owned),
+        }
+    }
+}
+
+/// A file of the store.
+#[derive(Debug)]
+pub struct FileSeen {
+    /// Where.
+    pub path: PathBuf,
+    /// Its owner and mode.
+    pub owned: Owned,
+    /// Whether we may read and write it.
+    pub usable: bool,
 }
 
 /// A folder above the store.
@@ -53,38 +86,34 @@ pub struct Folder {
     pub owned: Owned,
 }
 
-/// Owner and permissions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owned {
-    /// User id.
-    pub user: u32,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-impl Owned {
-    fn of(metadata: &Metadata) -> Self {
-        Self { user: metadata.uid(), mode: metadata.permissions().mode() & 0o7777 }
-    }
-}
-
-/// Looks. `daemon`: the user id of the unit's user.
-pub fn look(config: &config::Store, daemon: Option<u32>) -> Seen {
+/// Looks. `daemon`: the unit's user.
+pub fn look(config: &config::Store, daemon: Option<Runner>) -> Seen {
     let path = config.path.clone();
     let own = path.parent().unwrap_or(Path::new("/"));
     let found = own.ancestors().find_map(|folder| fs::metadata(folder).ok().map(|metadata| (folder, metadata)));
-    let (folder, owned) =
-        found.map_or((Path::new("/"), Owned { user: 0, mode: 0 }), |(folder, it)| (folder, Owned::of(&it)));
-    let writable = |path: &Path| access(path, Access::WRITE_OK).is_ok();
+    let nothing = Owned { user: 0, group: 0, mode: 0 };
+    let (folder, owned) = found.map_or((Path::new("/"), nothing), |(folder, metadata)| (folder, Owned::of(&metadata)));
+    let may = |path: &Path, rights: Access| access(path, rights).is_ok();
     let free = statvfs(folder).ok().map(|of: StatVfs| of.f_bavail.saturating_mul(of.f_frsize));
+    let files = BESIDE.iter().filter_map(|end| {
+        let mut name = path.clone().into_os_string();
+        name.push(end);
+        let path = PathBuf::from(name);
+        let metadata = fs::metadata(&path).ok()?;
+        Some(FileSeen { usable: may(&path, Access::READ_OK | Access::WRITE_OK), owned: Owned::of(&metadata), path })
+    });
     Seen {
         place: Place::of(&path),
-        file: fs::metadata(&path).ok().map(|metadata| Owned::of(&metadata)),
-        writable: writable(&path),
+        files: files.collect(),
         free,
-        user: rustix::process::geteuid().as_raw(),
+        here: Runner::here(),
         daemon,
-        folder: Folder { path: folder.to_owned(), is_own: folder == own, writable: writable(folder), owned },
+        folder: Folder {
+            path: folder.to_owned(),
+            is_own: folder == own,
+            writable: may(folder, Access::WRITE_OK | Access::EXEC_OK),
+            owned,
+        },
         path,
     }
 }
@@ -141,38 +170,30 @@ fn judge_room(seen: &Seen) -> Option<Finding> {
 
 fn judge_access(seen: &Seen) -> Vec<Finding> {
     let (path, folder) = (seen.path.display().to_string(), seen.folder.path.display().to_string());
-    let mut findings = Vec::new();
-    let runs_as = seen.daemon.unwrap_or(seen.user);
-    let Some(file) = seen.file else {
-        let own = seen.folder.is_own;
-        let usable = if runs_as == seen.user { seen.folder.writable } else { seen.folder.owned.user == runs_as };
-        if !usable && runs_as != 0 {
-            let text = format!("the user of warrend cannot make {path}: {folder} is not its own");
-            let told = finding(Level::Error, "store-access", text).why("warrend does not start without its store.");
-            let parent = seen.path.parent().unwrap_or(Path::new("/")).display().to_string();
-            let user = runs_as.to_string();
-            findings.push(
-                told.run(&["install", "-d", "-m", "0750", "-o", &user, &parent])
-                    .or("StateDirectory= of the unit does that too"),
-            );
+    let user = seen.runner().user;
+    let mut findings: Vec<Finding> = judge_files(seen).into_iter().collect();
+    if !seen.may(MAKE, seen.folder.owned, seen.folder.writable) {
+        let text = format!("user {user}, who runs warrend, may not make files in {folder}");
+        let told = finding(Level::Error, "store-access", text)
+            .why("The store and what SQLite has beside it are made there. warrend does not start without it.");
+        findings.push(if seen.folder.is_own {
+            // Of a folder that is there nobody knows here who else needs it.
+            told.or(own_folder(&seen.path))
         } else {
-            let what = if own { "it is made" } else { "its folder and it are made" };
-            findings.push(finding(
-                Level::Ok,
-                "store-access",
-                format!("there is no store yet: {what} when warrend starts"),
-            ));
+            let parent = seen.path.parent().unwrap_or(Path::new("/")).display().to_string();
+            told.run(&["install", "-d", "-m", "0750", "-o", &user.to_string(), &parent])
+                .or("StateDirectory= of the unit does that too")
+        });
+    }
+    let Some(FileSeen { owned: file, .. }) = seen.file() else {
+        if findings.is_empty() {
+            let what = if seen.folder.is_own { "it is made" } else { "its folder and it are made" };
+            let text = format!("there is no store yet: {what} when warrend starts");
+            findings.push(finding(Level::Ok, "store-access", text));
         }
         return findings;
     };
-    let unusable = if runs_as == seen.user { !(seen.writable && seen.folder.writable) } else { file.user != runs_as };
-    if unusable && runs_as != 0 {
-        let text = format!("{path} belongs to user {}, and warrend runs as user {runs_as}", file.user);
-        let told = finding(Level::Error, "store-access", text)
-            .why("It cannot be written then. A `warrend run` by hand, as another user, leaves it so.");
-        findings.push(told.run(&["chown", "-R", &format!("{runs_as}:"), &folder]));
-    }
-    for (what, owned, code) in [(&path, file, "store-mode"), (&folder, seen.folder.owned, "store-folder-mode")] {
+    for (what, owned, code) in [(&path, *file, "store-mode"), (&folder, seen.folder.owned, "store-folder-mode")] {
         let writable = owned.mode & 0o002 != 0 && owned.mode & 0o1000 == 0;
         // Others reach the file only by way of its folder.
         let readable = code == "store-mode" && owned.mode & BY_OTHERS != 0 && seen.folder.owned.mode & 0o001 != 0;
@@ -184,13 +205,55 @@ fn judge_access(seen: &Seen) -> Vec<Finding> {
                 format!("every user of this machine can {may} {what} (mode {:04o})", owned.mode),
             );
             let told = told.why("It holds message keys, error texts and who paused what; a changed one lets messages run twice or not at all.");
-            findings.push(told.run(&["chmod", "o=", what]));
+            findings.push(match code {
+                "store-mode" => told.run(&["chmod", "o=", what]),
+                // Others may have to read what else lies there.
+                _ => told.run(&["chmod", "o-w", what]).or(own_folder(&seen.path)),
+            });
         }
     }
     if findings.is_empty() {
         findings.push(finding(Level::Ok, "store-access", format!("{path} is warrend's own (mode {:04o})", file.mode)));
     }
     findings
+}
+
+/// The files that are there, and that the daemon cannot use.
+fn judge_files(seen: &Seen) -> Option<Finding> {
+    let runner = seen.runner();
+    let closed: Vec<_> = seen.files.iter().filter(|file| !seen.may(USE, file.owned, file.usable)).collect();
+    let FileSeen { path, owned: Owned { user, mode, .. }, .. } = closed.first()?;
+    let text = format!(
+        "user {}, who runs warrend, may not write {}: it is user {user}'s, mode {mode:04o}",
+        runner.user,
+        path.display()
+    );
+    let told = finding(Level::Error, "store-access", text)
+        .why("warrend does not start then. A `warrend run` by hand, as another user, leaves it so.");
+    let names: Vec<String> = closed.iter().map(|file| file.path.display().to_string()).collect();
+    let names = || names.iter().map(String::as_str);
+    let owner = format!("{}:", runner.user);
+    Some(if closed.iter().any(|file| file.owned.user != runner.user) {
+        told.run(&["chown", &owner].into_iter().chain(names()).collect::<Vec<_>>())
+    } else if closed.iter().all(|file| runner.may(USE, file.owned)) {
+        told.or("its file system may be mounted read-only: findmnt -T tells")
+    } else {
+        told.run(&["chmod", "u+rw"].into_iter().chain(names()).collect::<Vec<_>>())
+    })
+}
+
+/// A place that belongs to nobody else. Only names that are ours: systemd gives all that lies in such a folder to the user.
+fn own_folder(store: &Path) -> String {
+    let folder = store.parent().unwrap_or(Path::new("/"));
+    match folder.strip_prefix("/var/lib") {
+        Ok(name) if name.starts_with("warrend") => {
+            format!("StateDirectory={} in the unit gives {} to its user", name.display(), folder.display())
+        }
+        Ok(_) | Err(_) => "use a folder of its own: in [store]: path = \"/var/lib/warrend/warrend.db\", which \
+                           StateDirectory=warrend in the unit makes; move a store that is there, and what lies beside it \
+                           (-wal, -shm, .lock), while warrend is stopped"
+            .to_owned(),
+    }
 }
 
 fn judge_sqlite(version: &str) -> Finding {
@@ -208,17 +271,29 @@ fn judge_sqlite(version: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::finding::Mend;
+
+    fn user(user: u32, groups: &[u32]) -> Runner {
+        Runner { user, groups: groups.to_vec() }
+    }
+
+    fn owned(user: u32, mode: u32) -> Owned {
+        Owned { user, group: 70, mode }
+    }
+
+    fn file(owned: Owned) -> Vec<FileSeen> {
+        vec![FileSeen { path: "/s/w.db".into(), owned, usable: true }]
+    }
 
     /// A store of the user 7, who runs everything.
     fn well() -> Seen {
         Seen {
             path: "/s/w.db".into(),
             place: Place::Local,
-            folder: Folder { path: "/s".into(), is_own: true, writable: true, owned: Owned { user: 7, mode: 0o750 } },
-            file: Some(Owned { user: 7, mode: 0o640 }),
-            writable: true,
+            folder: Folder { path: "/s".into(), is_own: true, writable: true, owned: owned(7, 0o750) },
+            files: file(owned(7, 0o640)),
             free: Some(10 << 30),
-            user: 7,
+            here: user(7, &[70]),
             daemon: None,
         }
     }
@@ -227,13 +302,22 @@ mod tests {
         judge(seen).iter().filter(|it| it.level > Level::Ok).map(|it| (it.code, it.level)).collect()
     }
 
+    /// Commands and words of all findings.
+    fn mends(seen: &Seen) -> Vec<String> {
+        let mends = judge(seen).into_iter().flat_map(|it| it.mends);
+        let text = mends.map(|mend| match mend {
+            Mend::Command(text) | Mend::Words(text) => text,
+        });
+        text.collect()
+    }
+
     #[test]
     fn a_store_that_is_well_has_only_good_lines() {
         assert_eq!(troubles(&well()), []);
         assert_eq!(judge(&well()).len(), 4);
-        let root = Seen { user: 0, daemon: Some(7), ..well() };
+        let root = Seen { here: user(0, &[0]), daemon: Some(user(7, &[])), ..well() };
         assert_eq!(troubles(&root), []);
-        let none = Seen { file: None, writable: false, ..well() };
+        let none = Seen { files: Vec::new(), ..well() };
         assert_eq!(troubles(&none), []);
     }
 
@@ -244,20 +328,76 @@ mod tests {
         check(Seen { free: Some(NOTHING - 1), ..well() }, ("store-room", Level::Error));
         check(Seen { place: Place::Remote("nfs".to_owned()), ..well() }, ("store-place", Level::Error));
         check(Seen { place: Place::Doubtful("9p".to_owned()), ..well() }, ("store-place", Level::Warning));
-        check(Seen { writable: false, ..well() }, ("store-access", Level::Error));
-        // Somebody ran it by hand as root.
-        check(
-            Seen { file: Some(Owned { user: 0, mode: 0o640 }), user: 0, daemon: Some(7), ..well() },
-            ("store-access", Level::Error),
-        );
-        let open = |mode| Folder { owned: Owned { user: 7, mode }, ..well().folder };
+        let open = |mode| Folder { owned: owned(7, mode), ..well().folder };
         check(Seen { folder: open(0o777), ..well() }, ("store-folder-mode", Level::Warning));
-        let file = Some(Owned { user: 7, mode: 0o644 });
-        check(Seen { folder: open(0o755), file, ..well() }, ("store-mode", Level::Warning));
+        let files = || file(owned(7, 0o644));
+        check(Seen { folder: open(0o755), files: files(), ..well() }, ("store-mode", Level::Warning));
         // The folder keeps them out.
-        assert_eq!(troubles(&Seen { file, ..well() }), []);
+        assert_eq!(troubles(&Seen { files: files(), ..well() }), []);
         let closed = Folder { writable: false, ..well().folder };
-        check(Seen { file: None, folder: closed, ..well() }, ("store-access", Level::Error));
+        check(Seen { files: Vec::new(), folder: closed, ..well() }, ("store-access", Level::Error));
+        let mut closed = well();
+        closed.files[0].usable = false;
+        check(closed, ("store-access", Level::Error));
+    }
+
+    /// A look by root at what another user is to run.
+    fn by_root(daemon: Runner, seen: Seen) -> Seen {
+        Seen { here: user(0, &[0]), daemon: Some(daemon), ..seen }
+    }
+
+    #[test]
+    fn only_the_files_of_the_store_change_their_owner() {
+        let beside = |end: &str, owned| FileSeen { path: format!("/s/w.db{end}").into(), owned, usable: true };
+        let files =
+            vec![beside("", owned(0, 0o640)), beside("-wal", owned(0, 0o640)), beside(".lock", owned(7, 0o640))];
+        let seen = by_root(user(7, &[]), Seen { files, ..well() });
+        assert_eq!(troubles(&seen), [("store-access", Level::Error)]);
+        assert_eq!(mends(&seen), ["chown 7: /s/w.db /s/w.db-wal"]);
+        // His own, and he may not even read it.
+        let seen = by_root(user(7, &[]), Seen { files: file(owned(7, 0o440)), ..well() });
+        assert_eq!(mends(&seen), ["chmod u+rw /s/w.db"]);
+    }
+
+    #[test]
+    fn a_folder_of_others_is_left_to_them() {
+        let folder = |path: &str, is_own| Folder { path: path.into(), is_own, writable: true, owned: owned(0, 0o755) };
+        let seen = |path: &str, folder: Folder, files| {
+            by_root(user(997, &[]), Seen { path: path.into(), folder, files, ..well() })
+        };
+        let store = || vec![FileSeen { path: "/var/lib/warrend.db".into(), owned: owned(997, 0o640), usable: true }];
+        for files in [Vec::new(), store()] {
+            let seen = seen("/var/lib/warrend.db", folder("/var/lib", true), files);
+            assert_eq!(troubles(&seen), [("store-access", Level::Error)]);
+            let [only] = &mends(&seen)[..] else { panic!("{:?}", mends(&seen)) };
+            assert!(only.starts_with("use a folder of its own"), "{only}");
+        }
+        let named = seen("/var/lib/warrend/billing/w.db", folder("/var/lib/warrend/billing", true), Vec::new());
+        assert_eq!(
+            mends(&named),
+            ["StateDirectory=warrend/billing in the unit gives /var/lib/warrend/billing to its user"]
+        );
+        let other = seen("/var/lib/postgresql/w.db", folder("/var/lib/postgresql", true), Vec::new());
+        assert!(mends(&other)[0].starts_with("use a folder of its own"));
+        // One that is not there is nobody else's.
+        let missing = seen("/var/lib/warrend/w.db", folder("/var/lib", false), Vec::new());
+        assert_eq!(mends(&missing)[0], "install -d -m 0750 -o 997 /var/lib/warrend");
+    }
+
+    #[test]
+    fn a_group_may_be_enough() {
+        let shared = |folder: u32, files: u32| Seen {
+            folder: Folder { owned: owned(0, folder), ..well().folder },
+            files: file(owned(0, files)),
+            ..well()
+        };
+        assert_eq!(troubles(&by_root(user(7, &[5, 70]), shared(0o2770, 0o660))), []);
+        let error = [("store-access", Level::Error)];
+        assert_eq!(troubles(&by_root(user(7, &[5]), shared(0o2770, 0o660))), [error[0], error[0]]);
+        assert_eq!(troubles(&by_root(user(7, &[70]), shared(0o2770, 0o640))), error);
+        assert_eq!(troubles(&by_root(user(7, &[70]), shared(0o2750, 0o660))), error);
+        let none = Seen { files: Vec::new(), ..shared(0o2770, 0) };
+        assert_eq!(troubles(&by_root(user(7, &[70]), none)), []);
     }
 
     #[test]

@@ -87,6 +87,23 @@ impl Unit {
         self.value("User")
     }
 
+    /// The group that it runs as; `None`: that of the user.
+    pub fn group(&self) -> Option<&str> {
+        self.value("Group")
+    }
+
+    /// The groups that it has beside: lists that add up; an empty one takes back those before it.
+    pub fn supplementary_groups(&self) -> Vec<&str> {
+        let lists = self.settings.iter().filter(|(key, _)| key == "SupplementaryGroups");
+        lists.fold(Vec::new(), |mut groups, (_, list)| {
+            if list.is_empty() {
+                groups.clear();
+            }
+            groups.extend(list.split_whitespace());
+            groups
+        })
+    }
+
     /// `TimeoutStopSec`; `Ok(None)`: for ever; the text where it is no time.
     pub fn stop_timeout(&self) -> Option<Result<Option<Duration>, String>> {
         let set = |key: &str| self.value(key);
