@@ -160,7 +160,7 @@ fn time_span(text: &str) -> Option<Duration> {
         let number: u64 = rest[..digits].parse().ok()?;
         rest = rest[digits..].trim_start();
         let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        total += match &rest[..letters] {
+        let part = match &rest[..letters] {
             "" | "s" | "sec" | "second" | "seconds" => Duration::from_secs(number),
             "us" | "usec" => Duration::from_micros(number),
             "ms" | "msec" => Duration::from_millis(number),
@@ -169,6 +169,7 @@ fn time_span(text: &str) -> Option<Duration> {
             "d" | "day" | "days" => Duration::from_secs(number.checked_mul(86_400)?),
             _ => return None,
         };
+        total = total.checked_add(part)?;
         rest = rest[letters..].trim_start();
     }
     (!text.trim().is_empty()).then_some(total)
@@ -244,5 +245,10 @@ mod tests {
         check("", None);
         check("soon", None);
         check("5 parsecs", None);
+        let most = u64::MAX;
+        check(&format!("{most}s"), Some(most));
+        check(&format!("{most}s 1s"), None);
+        check(&format!("{most}h"), None);
+        check(&format!("{most}0s"), None);
     }
 }
