@@ -15,11 +15,13 @@ mod store;
 mod unit;
 mod version;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::broker::BrokerError;
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
+use crate::report;
 use crate::task::UnixMillis;
 use access::Runner;
 pub use finding::{Area, Finding, Level, Mend};
@@ -81,8 +83,56 @@ fn with_readable_password(config: &Config, unit: Option<&unit::Unit>) -> Config 
     config
 }
 
-/// How many consumers each queue has from the daemon that answers on our socket: one. `None` where none answers.
-fn own_consumers(config: &Config) -> Option<u32> {
-    let answer = control::ask(&config.control.socket, &Request::Status);
-    matches!(answer, Ok(Answer::Status(_))).then_some(1)
+/// The queues that the daemon which answers on our socket consumes now, as it says itself: with one consumer each. `None` where
+/// none answers.
+fn own_consumers(config: &Config) -> Option<BTreeSet<String>> {
+    match control::ask(&config.control.socket, &Request::Status) {
+        Ok(Answer::Status(status)) => Some(consumed(config, &status.jobs)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// A job that did not answer in time does not say what it consumes: it is taken to be well.
+fn consumed(config: &Config, jobs: &BTreeMap<String, report::Job>) -> BTreeSet<String> {
+    let mut queues = BTreeSet::new();
+    for (name, job) in jobs {
+        if job.state == "silent" {
+            let known = config.jobs.iter().filter(|known| *known.name == **name);
+            queues.extend(known.flat_map(|job| &job.queues).map(|queue| queue.name.to_string()));
+        }
+        queues.extend(job.queues.iter().filter(|(_, queue)| queue.consumed).map(|(name, _)| name.clone()));
+    }
+    queues
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A configuration of this text, without a broker that anybody could reach.
+    pub fn config(text: &str) -> Config {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("w.toml");
+        std::fs::write(&path, format!("broker.urls = [\"amqp://u:p@127.0.0.1\"]\n{text}")).expect("it can be written");
+        crate::config::load(&path, &|_| None).unwrap_or_else(|report| panic!("{report}")).config
+    }
+
+    #[test]
+    fn what_the_daemon_does_not_consume_is_not_its_own() {
+        let config = config(
+            "[jobs.a]\nqueue = \"a\"\nhandler.discard = true\n[jobs.b]\nqueue = \"b\"\nhandler.discard = true\n",
+        );
+        let check = |state: &str, queues: &[(&str, bool)], expect: &[&str]| {
+            let queue = |consumed| report::Queue { consumed, ..report::Queue::default() };
+            let queues = queues.iter().map(|(name, consumed)| ((*name).to_owned(), queue(*consumed))).collect();
+            let job = report::Job { state: state.to_owned(), queues, ..report::Job::default() };
+            let expect: BTreeSet<String> = expect.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(consumed(&config, &BTreeMap::from([("a".to_owned(), job)])), expect, "{state}");
+        };
+        check("running", &[("a", true), ("late", false)], &["a"]);
+        check("paused", &[("a", false)], &[]);
+        check("draining", &[("a", false)], &[]);
+        check("silent", &[], &["a"]);
+        assert_eq!(consumed(&config, &BTreeMap::new()), BTreeSet::new());
+    }
 }

@@ -6,6 +6,7 @@ mod consumers;
 mod ladder;
 mod limits;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,8 +28,8 @@ pub struct Scene<'s> {
     pub version: Option<(u32, u32)>,
     /// This machine, as our connections name it.
     pub machine: &'s str,
-    /// Consumers that the daemon of this configuration has on a queue, as it says itself; `None` where none answers.
-    pub own: Option<u32>,
+    /// The queues that the daemon of this configuration consumes, as it says itself; `None` where none answers.
+    pub own: Option<BTreeSet<String>>,
 }
 
 fn finding(level: Level, code: &'static str, text: impl Into<String>) -> Finding {
@@ -315,3 +316,6 @@ fn kind_word(kind: QueueKind) -> &'static str {
         QueueKind::Quorum => "quorum",
     }
 }
+
+#[cfg(test)]
+mod tests;

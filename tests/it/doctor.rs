@@ -420,6 +420,14 @@ fn others_that_consume_are_told() {
         "\"work\" has 1 consumer beside the daemon here",
         "list_consumers",
     );
+    // One that is paused has none there.
+    assert!(second.run(&["pause", "work"]).status.success());
+    second.wait_until("it is not taken for ours", DAEMON_TIMEOUT, |daemon| {
+        let told = Told::by(daemon);
+        told.of("other-consumers")
+            .iter()
+            .any(|(_, text, _)| text.contains("1 consumer though the daemon here does not"))
+    });
     second.kill9();
     second.set_broker(&user.broker(&vhost));
     vhost

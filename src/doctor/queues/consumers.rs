@@ -58,12 +58,17 @@ fn is_on(daemon: &str, machine: &str) -> bool {
 /// Without names there are only numbers: those of the queue, and our own.
 fn by_number(scene: &Scene<'_>, job: &Job, name: &str, seen: &QueueSeen) -> Option<Finding> {
     let Ok(Some(counts)) = seen.counts else { return None };
-    let others = counts.consumers.saturating_sub(scene.own.unwrap_or(0));
+    let own = scene.own.as_ref().map(|queues| queues.contains(name));
+    let others = counts.consumers.saturating_sub(u32::from(own == Some(true)));
     if others == 0 {
         return None;
     }
     let plural = if others == 1 { "" } else { "s" };
-    let daemon = if scene.own.is_some() { "beside the daemon here" } else { "though no daemon answers here" };
+    let daemon = match own {
+        Some(true) => "beside the daemon here",
+        Some(false) => "though the daemon here does not consume it now",
+        None => "though no daemon answers here",
+    };
     let text = format!("queue {name:?} has {others} consumer{plural} {daemon}");
     Some(
         finding(Level::Note, "other-consumers", text)
