@@ -59,6 +59,7 @@ impl Scene<'_> {
 pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
     let jobs = scene.config.jobs.iter().filter(|job| job.enabled);
     let mut findings: Vec<Finding> = jobs.flat_map(|job| judge_job(scene, job)).collect();
+    findings.extend(limits::judge_unseen(scene));
     findings.extend(ladder::judge(scene));
     findings
 }

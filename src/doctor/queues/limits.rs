@@ -11,6 +11,10 @@ use crate::doctor::seen::{Details, QueueSeen};
 
 /// How long a delivery may stay unacknowledged where nothing else is said: RabbitMQ's `consumer_timeout`.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// What RabbitMQ's guide advises not to go below: held for less, a message is safe with every setting that makes sense.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// What asks the broker for it.
+const ASK_TIMEOUT: [&str; 3] = ["rabbitmqctl", "eval", "application:get_env(rabbit, consumer_timeout)."];
 /// What RabbitMQ 4 takes for a delivery limit where nothing else is said.
 const DEFAULT_LIMIT: i64 = 20;
 /// Fewer hand-backs than this come together in a bad week of restarts.
@@ -52,8 +56,21 @@ pub fn judge_limit(scene: &Scene<'_>, job: &Job, name: &str, details: &Details) 
     })
 }
 
-/// How long a message may lie with us unacknowledged, against what the broker allows.
-pub fn judge_holding(scene: &Scene<'_>, job: &Job) -> Option<Finding> {
+/// How long a job holds a message.
+struct Holding {
+    /// One run.
+    run: Duration,
+    /// Runs that the last of the prefetched messages waits for, its own among them.
+    rounds: usize,
+    /// All of them.
+    longest: Duration,
+    /// What the broker allows, and whether that is known of the queue.
+    limit: Duration,
+    known: bool,
+}
+
+/// `None` for a job that holds nothing for long.
+fn holding(scene: &Scene<'_>, job: &Job) -> Option<Holding> {
     let (timeout, grace) = match &job.handler {
         Handler::Command(command) => (command.timeout, command.kill_grace),
         Handler::Worker(worker) => (worker.program.timeout, worker.program.kill_grace),
@@ -64,9 +81,9 @@ pub fn judge_holding(scene: &Scene<'_>, job: &Job) -> Option<Finding> {
         let details = scene.inside.queues.get(&*queue.name).and_then(QueueSeen::details)?;
         details.holds("consumer-timeout")?.as_u64().map(Duration::from_millis)
     };
-    let set = job.queues.iter().filter_map(of_queue).min();
-    let limit = set.unwrap_or(CONSUMER_TIMEOUT);
-    let run = timeout + grace;
+    let limits = job.queues.iter().map(|queue| of_queue(queue).map_or((CONSUMER_TIMEOUT, false), |set| (set, true)));
+    let (limit, known) = limits.min()?;
+    let run = timeout.saturating_add(grace);
     let rounds = match job.prefetch {
         Prefetch::Fixed(prefetch) => {
             let held = usize::from(prefetch) * job.queues.len();
@@ -76,10 +93,42 @@ pub fn judge_holding(scene: &Scene<'_>, job: &Job) -> Option<Finding> {
         Prefetch::Auto => 1,
     };
     let longest = run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+    Some(Holding { run, rounds, longest, limit, known })
+}
+
+/// What rabbitmq.conf says is told by the broker's own tools alone. It matters where a message is held for longer than anybody
+/// would set it, and where what RabbitMQ takes by itself is no trouble already.
+pub fn judge_unseen(scene: &Scene<'_>) -> Option<Finding> {
+    let jobs = scene.config.jobs.iter().filter(|job| job.enabled);
+    let held = jobs.filter_map(|job| holding(scene, job).map(|holding| (job, holding)));
+    let held = held.filter(|(_, it)| !it.known && it.longest > LEAST_TIMEOUT && it.longest < it.limit);
+    let (job, Holding { longest, .. }) = held.max_by_key(|(_, holding)| holding.longest)?;
+    let text = format!(
+        "consumer_timeout of rabbitmq.conf was not seen; job {} holds messages for up to {}",
+        job.name,
+        minutes(longest)
+    );
+    Some(
+        finding(Level::Note, "consumer-timeout-unseen", text)
+            .why(format!(
+                "Neither AMQP nor the management API tells it. RabbitMQ's own is {}; with a shorter one it closes the channel of a job that holds a message for longer. This tells it:",
+                show_duration(CONSUMER_TIMEOUT)
+            ))
+            .run(&ASK_TIMEOUT),
+    )
+}
+
+/// To the minute: a sum of many runs is no exact number.
+fn minutes(time: Duration) -> String {
+    show_duration(Duration::from_secs(time.as_secs().div_ceil(60).saturating_mul(60)))
+}
+
+/// How long a message may lie with us unacknowledged, against what the broker allows.
+pub fn judge_holding(scene: &Scene<'_>, job: &Job) -> Option<Finding> {
+    let Holding { run, rounds, longest, limit, known } = holding(scene, job)?;
     let shown = show_duration(limit);
-    // To the minute: a sum of many runs is no exact number.
-    let about = show_duration(Duration::from_secs(longest.as_secs().div_ceil(60) * 60));
-    let source = if set.is_some() { "of its queue" } else { "(RabbitMQ's own, unless rabbitmq.conf says otherwise)" };
+    let about = minutes(longest);
+    let source = if known { "of its queue" } else { "(RabbitMQ's own, unless rabbitmq.conf says otherwise)" };
     if longest < limit {
         return None;
     }
@@ -105,5 +154,5 @@ pub fn judge_holding(scene: &Scene<'_>, job: &Job) -> Option<Finding> {
             told.or(format!("in [jobs.{}]: prefetch = {fitting}, or \"auto\"; or a shorter handler.timeout", job.name))
         }
     };
-    Some(told.run(&["rabbitmqctl", "eval", "application:get_env(rabbit, consumer_timeout)."]))
+    Some(told.run(&ASK_TIMEOUT))
 }
