@@ -464,6 +464,13 @@ fn a_broker_that_is_away_ends_with_69_and_the_rest_is_judged() {
     let told = Told::by(&daemon);
     assert_eq!(told.code, Some(69));
     told.has("connection", "error", "check user name and password", "");
+    // What `check` warns of without a broker is told here too.
+    let warning = "this prefetch keeps at most 3 of 4 handlers busy";
+    daemon.set_jobs(&JOB.replace("handler", "prefetch = 3\nhandler"));
+    let told = Told::by(&daemon);
+    assert_eq!(told.json["configuration"][0]["message"], warning, "{:#}", told.json["configuration"]);
+    let output = daemon.run(&["check", "--online"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains(warning), "{output:?}");
     // A configuration that is wrong is not tried.
     daemon.set_jobs("[jobs.work]\n");
     let output = daemon.run(&["check", "--online"]);

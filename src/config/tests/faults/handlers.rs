@@ -147,6 +147,16 @@ fn handlers() {
     let worker = |more: &str| format!("[jobs.j]\nqueue = \"q\"\nhandler = {{ worker = [\"a\"], batch = 10 }}\n{more}");
     check(&worker("prefetch = 40"), &[]);
     check(&worker("prefetch = 39"), &[("4:12", "leaves the batches of 4 x 10 with at most 39 tasks")]);
-    check(&worker("prefetch = 3"), &[("4:12", "at most 3 of 4 handlers")]);
+    check(&worker("prefetch = 3"), &[("4:12", "this prefetch keeps at most 3 of 4 handlers busy")]);
+    let command = |queues: &str, more: &str| format!("[jobs.j]\n{queues}\nhandler.command = [\"a\"]\n{more}");
+    check(&command("queue = \"q\"", "prefetch = 4"), &[]);
+    check(
+        &command("queue = \"q\"", "prefetch = 19\nconcurrency = 20"),
+        &[("4:12", "this prefetch keeps at most 19 of 20 handlers busy")],
+    );
+    // Each queue has its own.
+    let two = "queues = [{ name = \"a\" }, { name = \"b\" }]";
+    check(&command(two, "prefetch = 2"), &[]);
+    check(&command(two, "prefetch = 1"), &[("4:12", "this prefetch keeps at most 2 of 4 handlers busy")]);
     check(&worker("prefetch = \"auto\"\nreply = true"), &[]);
 }
