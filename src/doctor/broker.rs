@@ -253,16 +253,35 @@ mod tests {
         assert_eq!(codes(json!([well, ill])), ["node-down", "alarm", "alarm", "partition"]);
     }
 
+    fn host(host: &str, tls: bool, user: &str) -> config::BrokerHost {
+        let [host, user, password, vhost] = [host, user, "p", "/"].map(str::to_owned);
+        config::BrokerHost { host, port: 1, tls, user, password, vhost }
+    }
+
+    #[test]
+    fn what_crosses_a_network_is_encrypted_and_not_a_guest() {
+        let check = |host: &config::BrokerHost, login: Login, expect: &[&str]| {
+            let mut broker = crate::doctor::tests::config("[jobs.a]\nqueue = \"a\"\nhandler.discard = true\n").broker;
+            broker.tls.login = login;
+            let found = judge_safety(&broker, host);
+            assert!(found.iter().all(|found| found.level == Level::Warning && !found.mends.is_empty()), "{found:?}");
+            assert_eq!(found.iter().map(|found| found.code).collect::<Vec<_>>(), expect, "{host:?}");
+        };
+        check(&host("mq.example.org", true, "u"), Login::Password, &[]);
+        check(&host("mq.example.org", false, "u"), Login::Password, &["plaintext"]);
+        check(&host("10.0.0.7", false, "guest"), Login::Password, &["plaintext", "guest"]);
+        check(&host("mq.example.org", true, "guest"), Login::Password, &["guest"]);
+        // The certificate says who it is.
+        check(&host("mq.example.org", true, "guest"), Login::Certificate, &[]);
+        // Nothing crosses a network here.
+        for here in ["127.0.0.1", "::1", "localhost"] {
+            check(&host(here, false, "guest"), Login::Password, &[]);
+        }
+    }
+
     #[test]
     fn a_certificate_is_told_before_it_ends() {
-        let host = config::BrokerHost {
-            host: "h".to_owned(),
-            port: 1,
-            tls: true,
-            user: "u".to_owned(),
-            password: "p".to_owned(),
-            vhost: "/".to_owned(),
-        };
+        let host = host("h", true, "u");
         let level = |until| judge_certificate(Validity { from: 0, until }, &host, 1000).level;
         assert_eq!(level(None), Level::Ok);
         assert_eq!(level(Some(1000 + SOON)), Level::Ok);

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::broker::Counts;
 use crate::doctor::finding::Mend;
+use crate::doctor::seen::ConsumerSeen;
 use crate::doctor::tests::config;
 
 const JOB: &str = "[jobs.work]\nqueue = \"work\"\nhandler.command = [\"true\"]\n";
@@ -152,4 +153,25 @@ fn a_queue_that_nobody_lets_us_see_is_told() {
     let text = "queue \"work\": arguments and policies were not seen: ";
     assert_eq!(note(Unseen::Forbidden("no".to_owned())), [(Level::Note, format!("{text}no"))]);
     assert_eq!(note(Unseen::Missing), [(Level::Note, format!("{text}the management API does not know it"))]);
+}
+
+#[test]
+fn a_daemon_of_another_machine_is_noted() {
+    let check = |called: &[&str], expect: Option<(Level, &str)>| {
+        let consumers = called.iter().map(|called| ConsumerSeen {
+            connection: "1.2.3.4:5 -> 1.2.3.4:5672".to_owned(),
+            called: Some((*called).to_owned()),
+        });
+        let details = Details { consumers: consumers.collect(), ..classic() };
+        let found = judged(JOB, vec![("work", known(details))], None);
+        let expect = expect.map(|(level, text)| (level, format!("queue \"work\" is consumed by {text}")));
+        assert_eq!(of(&found, "other-daemons"), expect.into_iter().collect::<Vec<_>>(), "{called:?}");
+    };
+    check(&[], None);
+    check(&["warrend@here:12 job:work"], None);
+    check(&["warrend@there:12 job:work"], Some((Level::Note, "the daemon there:12, not on this machine (here)")));
+    check(
+        &["warrend@here:12 job:work", "warrend@there:12 job:work", "warrend@there:12 job:work"],
+        Some((Level::Warning, "2 daemons: here:12, there:12")),
+    );
 }
