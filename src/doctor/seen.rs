@@ -82,6 +82,12 @@ pub struct Details {
     pub effective: Map<String, Value>,
     /// Who consumes it.
     pub consumers: Vec<ConsumerSeen>,
+    /// Messages of a quorum queue that are over and not handed on yet (`messages_dlx`).
+    pub leaving: u64,
+    /// The node that leads a quorum queue.
+    pub leader: Option<String>,
+    /// Its nodes that are up.
+    pub online: Vec<String>,
 }
 
 /// One consumer of a queue.
@@ -102,6 +108,7 @@ impl Details {
             let connection = consumer["channel_details"]["connection_name"].as_str();
             ConsumerSeen { connection: connection.unwrap_or("an unknown connection").to_owned(), called: None }
         });
+        let online = queue["online"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let policies = [text("policy"), text("operator_policy")].into_iter().flatten().filter(|name| !name.is_empty());
         Self {
             kind: text("type").unwrap_or_else(|| "classic".to_owned()),
@@ -111,6 +118,9 @@ impl Details {
             policies: policies.collect(),
             effective: table("effective_policy_definition"),
             consumers: consumers.collect(),
+            leaving: queue["messages_dlx"].as_u64().unwrap_or(0),
+            leader: text("leader"),
+            online: online.map(str::to_owned).collect(),
         }
     }
 

@@ -4,7 +4,7 @@ use super::arguments::to_json;
 use super::{Scene, finding};
 use crate::config::Handler;
 use crate::doctor::finding::{Finding, Level};
-use crate::doctor::seen::QueueSeen;
+use crate::doctor::seen::{Details, QueueSeen};
 use crate::policy::topology::{self, Ladder, Step};
 
 /// Whether any job that runs can fail.
@@ -32,6 +32,7 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
             seen_whole &= !seen.exists();
             continue;
         };
+        findings.extend(leaving(scene, &name, details));
         let differs =
             arguments.iter().find(|(argument, wanted)| details.arguments.get(argument) != Some(&to_json(wanted)));
         let strange = details.arguments.keys().find(|argument| !arguments.iter().any(|(name, _)| name == *argument));
@@ -56,6 +57,32 @@ pub fn judge(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(finding(Level::Ok, "ladder", text));
     }
     findings
+}
+
+/// Retries whose time is up, and that the next level has not taken. In good order they are on their way for milliseconds, and
+/// one look cannot tell them from those that stay.
+fn leaving(scene: &Scene<'_>, name: &str, details: &Details) -> Option<Finding> {
+    let number = Some(details.leaving).filter(|number| *number > 0)?;
+    let plural = if number == 1 { "retry waits" } else { "retries wait" };
+    let told = finding(Level::Warning, "ladder-leaving", format!("{number} {plural} to be handed on in {name:?}"))
+        .why("If this stays, the level is stuck: what they go to takes nothing, or RabbitMQ lost the process that hands them on when the queue's leader moved (rabbitmq-server#7677). They are safe, and go on when the leader moves again.");
+    let Some(leader) = &details.leader else { return Some(told) };
+    Some(match details.online.iter().find(|node| *node != leader) {
+        Some(other) => {
+            // As RabbitMQ names the members of a quorum queue.
+            let vhost = if scene.vhost() == "/" { "%2F" } else { scene.vhost() };
+            let queue = atom(&format!("{vhost}_{name}"));
+            let (leader, other) = (atom(leader), atom(other));
+            let call = format!("ra:transfer_leadership({{{queue}, {leader}}}, {{{queue}, {other}}}).");
+            told.run(&["rabbitmqctl", "eval", &call])
+        }
+        None => told.or(format!("restart {leader}, which is alone with it")),
+    })
+}
+
+/// A name as Erlang writes it.
+fn atom(name: &str) -> String {
+    format!("'{}'", name.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
 fn stranded(scene: &Scene<'_>, ladder: Ladder) -> Option<Finding> {

@@ -175,3 +175,33 @@ fn a_daemon_of_another_machine_is_noted() {
         Some((Level::Warning, "2 daemons: here:12, there:12")),
     );
 }
+
+#[test]
+fn retries_that_are_not_handed_on_are_told_with_what_moves_them() {
+    let check = |vhost: &str, counted: Value, expect: Option<(&str, Mend)>| {
+        let mut config = config(JOB);
+        config.broker.hosts[0].vhost = vhost.to_owned();
+        let seen = known(Details::read(&counted));
+        let inside = Inside { queues: [("warrend.delay.03".to_owned(), seen)].into(), ..Inside::default() };
+        let scene = Scene { config: &config, inside: &inside, version: None, machine: "here", own: None };
+        let found = judge(&scene).into_iter().find(|found| found.code == "ladder-leaving");
+        let found = found.map(|found| (found.level, found.text, found.mends));
+        let expect = expect.map(|(text, mend)| (Level::Warning, text.to_owned(), vec![mend]));
+        assert_eq!(found, expect, "{counted}");
+    };
+    let three = json!(["rabbit@a", "rabbit@b", "rabbit@c"]);
+    let counted =
+        |number: u64| json!({"type": "quorum", "messages_dlx": number, "leader": "rabbit@a", "online": three});
+    check("/", counted(0), None);
+    check("/", json!({"type": "classic"}), None);
+    let transfer = |queue: &str| {
+        format!("ra:transfer_leadership({{{queue}, '\\''rabbit@a'\\''}}, {{{queue}, '\\''rabbit@b'\\''}}).")
+    };
+    let mend = Mend::Command(format!("rabbitmqctl eval '{}'", transfer(r"'\''%2F_warrend.delay.03'\''")));
+    check("/", counted(320), Some(("320 retries wait to be handed on in \"warrend.delay.03\"", mend)));
+    let mend = Mend::Command(format!("rabbitmqctl eval '{}'", transfer(r"'\''a\'\''b_warrend.delay.03'\''")));
+    check("a'b", counted(1), Some(("1 retry waits to be handed on in \"warrend.delay.03\"", mend)));
+    let alone = json!({"type": "quorum", "messages_dlx": 2, "leader": "rabbit@a", "online": ["rabbit@a"]});
+    let mend = Mend::Words("restart rabbit@a, which is alone with it".to_owned());
+    check("/", alone, Some(("2 retries wait to be handed on in \"warrend.delay.03\"", mend)));
+}
