@@ -84,6 +84,22 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_silent_is_asked_whether_it_lives() {
+        let (socket, _listener) = unread();
+        assert!(!sockopt::socket_keepalive(&socket).unwrap());
+        prepare(&socket, Duration::ZERO).unwrap();
+        let (idle, interval, count) = (
+            sockopt::tcp_keepidle(&socket).unwrap(),
+            sockopt::tcp_keepintvl(&socket).unwrap(),
+            sockopt::tcp_keepcnt(&socket).unwrap(),
+        );
+        assert!(sockopt::socket_keepalive(&socket).unwrap() && socket.nodelay().unwrap());
+        assert_eq!((idle, interval, count), KEEPALIVE);
+        // Without heartbeats the limit on what is unacknowledged is what the questions take, so that neither undercuts the other.
+        assert_eq!(idle + interval * count, KEEPALIVE_ENDS);
+    }
+
+    #[test]
     fn a_peer_that_takes_nothing_ends_the_connection_unless_it_publishes() {
         let ((consuming, _ours), (publishing, _theirs)) = (unread(), unread());
         for socket in [&consuming, &publishing] {
