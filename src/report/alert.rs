@@ -77,3 +77,43 @@ pub struct Tested {
     /// Those who answered.
     pub answers: Vec<Notified>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alert(severity: &str, state: &str, shown: Option<&str>) -> Alert {
+        Alert {
+            name: "full".to_owned(),
+            when: "ready > 5".to_owned(),
+            severity: severity.to_owned(),
+            job: Some("work".to_owned()),
+            state: state.to_owned(),
+            since_ms: 0,
+            value: None,
+            shown: shown.map(str::to_owned),
+            notified: None,
+        }
+    }
+
+    #[test]
+    fn what_fires_is_a_problem_unless_it_is_for_information() {
+        let check = |alert: Alert, expect: Option<&str>| {
+            assert_eq!(alert.finding().map(|found| found.sentence()).as_deref(), expect, "{alert:?}");
+        };
+        check(
+            alert("warning", "firing", Some("8")),
+            Some("job work: warning alert \"full\" fires: it is 8; try `warrend alerts`"),
+        );
+        check(
+            alert("critical", "firing", Some("yes")),
+            Some("job work: critical alert \"full\" fires; try `warrend alerts`"),
+        );
+        check(alert("critical", "firing", None), Some("job work: critical alert \"full\" fires; try `warrend alerts`"));
+        check(alert("info", "firing", Some("8")), None);
+        for severity in ["info", "warning", "critical"] {
+            check(alert(severity, "pending", Some("8")), None);
+            check(alert(severity, "ok", Some("1")), None);
+        }
+    }
+}

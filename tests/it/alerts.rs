@@ -69,6 +69,34 @@ fn publish(vhost: &Vhost, kind: &str, ids: std::ops::Range<usize>) {
     vhost.publish_all("work", ids.map(|id| (kind.as_bytes().to_vec(), with_id(&format!("{kind}-{id}")))));
 }
 
+#[test]
+fn severity_is_the_level_in_the_log_and_what_is_for_information_is_no_problem() {
+    let vhost = Vhost::new();
+    let mut daemon = Daemon::new(&vhost, "");
+    let alert = |severity: &str| {
+        format!("[[alerts]]\nname = \"as-{severity}\"\nwhen = \"store_bytes > 1B\"\n{QUICK}severity = \"{severity}\"\n")
+    };
+    daemon.set_jobs(&format!("{}{}", alert("info"), job(&daemon)));
+    daemon.start();
+    let line = |daemon: &Daemon, severity: &str| {
+        let name = format!("\"as-{severity}\"");
+        daemon.log().lines().find(|line| line.contains(&name) && line.contains("fires")).map(str::to_owned)
+    };
+    daemon.wait_until("it is told", WAIT, |daemon| line(daemon, "info").is_some());
+    assert!(line(&daemon, "info").is_some_and(|line| line.contains("INFO")), "{}", daemon.log());
+    daemon.wait_until("nothing is wrong", WAIT, |daemon| run(daemon, &["status"]).0 == Some(0));
+    assert_eq!(self::alert(&daemon, "as-info")["state"], "firing");
+    daemon.set_jobs(&format!("{}{}{}", alert("warning"), alert("critical"), job(&daemon)));
+    assert_eq!(run(&daemon, &["reload"]).0, Some(0));
+    for (severity, level) in [("warning", "WARN"), ("critical", "ERROR")] {
+        daemon.wait_until("it is told", WAIT, |daemon| line(daemon, severity).is_some());
+        assert!(line(&daemon, severity).is_some_and(|line| line.contains(level)), "{}", daemon.log());
+    }
+    let (code, text) = run(&daemon, &["status"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("critical alert \"as-critical\" fires"), "{text}");
+}
+
 /// Set off one after the other and mended: each is told of once, and once that it has ended.
 #[test]
 fn each_quantity_fires_and_clears_once() {
