@@ -308,3 +308,6 @@ pub struct DeadLetter {
     /// Messages in it.
     pub ready: Option<u32>,
 }
+
+#[cfg(test)]
+mod tests;
