@@ -62,13 +62,7 @@ pub fn with_probe<R>(link: Link, body: impl FnOnce(&mut Probe<'_>) -> R) -> R {
 impl Probe<'_> {
     /// What the broker counts for a queue; `None` where there is no such queue.
     pub fn queue(&mut self, name: &str) -> Result<Option<Counts>, BrokerError> {
-        let found = self.ask(|channel| {
-            let found = channel.queue_declare_passive(name)?;
-            Ok(Counts {
-                ready: found.declared_message_count().unwrap_or(0),
-                consumers: found.declared_consumer_count().unwrap_or(0),
-            })
-        });
+        let found = self.ask(|channel| Counts::ask(channel, name));
         self.unless_missing(found, &format!("queue {name:?}"))
     }
 

@@ -55,6 +55,17 @@ pub struct Counts {
     pub consumers: u32,
 }
 
+impl Counts {
+    /// Asks the broker with a passive declaration, which takes no right.
+    pub(super) fn ask(channel: &Channel, queue: &str) -> Result<Self, Error> {
+        let found = channel.queue_declare_passive(queue)?;
+        Ok(Self {
+            ready: found.declared_message_count().unwrap_or(0),
+            consumers: found.declared_consumer_count().unwrap_or(0),
+        })
+    }
+}
+
 /// Opens a channel for each queue and lends the session to `body`. Nothing is declared or consumed yet.
 ///
 /// `number` goes into each delivery tag; the caller gives every session of a job a new one. Afterwards consumers are
@@ -381,9 +392,7 @@ fn counts(connection: &mut Connection, probe: &mut Option<Channel>, queue: &str)
         Some(channel) => channel,
         None => connection.open_channel(None)?,
     };
-    let found = channel.queue_declare_passive(queue)?;
-    let ready = found.declared_message_count().unwrap_or(0);
-    let consumers = found.declared_consumer_count().unwrap_or(0);
+    let counts = Counts::ask(&channel, queue)?;
     *probe = Some(channel);
-    Ok(Counts { ready, consumers })
+    Ok(counts)
 }
