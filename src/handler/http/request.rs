@@ -220,21 +220,13 @@ fn webhook_id(input: &Input<'_>) -> String {
     let key = task.key.as_ref().map(|key| key.to_text());
     match key.or_else(|| task.message.properties.message_id.clone()) {
         Some(id) => short(id),
-        None => format!("{}-{}", task.first_seen.0, hex(&Sha256::digest(&task.message.body)[..16])),
+        None => format!("{}-{}", task.first_seen.0, hex::encode(&Sha256::digest(&task.message.body)[..16])),
     }
 }
 
 /// A key that is too long for a header is replaced by its digest.
 fn short(key: String) -> String {
-    if encode(&key).len() <= MAX_VALUE / 2 { key } else { format!("sha256:{}", hex(&Sha256::digest(&key))) }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    if encode(&key).len() <= MAX_VALUE / 2 { key } else { format!("sha256:{}", hex::encode(Sha256::digest(&key))) }
 }
 
 /// The text in a form that a header can hold; see the head of this file.

@@ -1,8 +1,9 @@
 //! How one row follows another.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 
+use hex::FromHex as _;
 use rusqlite::types::ValueRef;
 use sha2::{Digest as _, Sha256};
 
@@ -53,7 +54,7 @@ pub struct Anchor {
 
 impl fmt::Display for Anchor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.chain.as_str(), self.seq, hex(&self.hash))
+        write!(f, "{}:{}:{}", self.chain.as_str(), self.seq, hex::encode(self.hash))
     }
 }
 
@@ -63,27 +64,11 @@ impl FromStr for Anchor {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(':');
         let mut next = || parts.next().unwrap_or_default();
-        let (chain, seq, hash) = (Chain::from_text(next()), next().parse().ok(), unhex(next()));
+        let (chain, seq, hash) = (Chain::from_text(next()), next().parse().ok(), Hash::from_hex(next()).ok());
         let anchor = chain.zip(seq).zip(hash).filter(|_| parts.next().is_none());
         let ((chain, seq), hash) = anchor.ok_or("it is written CHAIN:ROW:HASH, as the log and `verify` print it")?;
         Ok(Self { chain, seq, hash })
     }
-}
-
-/// Lower case.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Hash> {
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let bytes: Option<Vec<u8>> = (0..32).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect();
-    bytes?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -126,6 +111,6 @@ mod tests {
         // Computed by hand, with another program: what is hashed must never change without a new domain.
         let fields = [ValueRef::Integer(1), ValueRef::Text("ä".as_bytes()), ValueRef::Null, ValueRef::Blob(&[7])];
         let expected = "9e1025175d96fe0997041f274f4256f4d9689dfec7ad04407647030d9e7c6146";
-        assert_eq!(hex(&link(&[0; 32], fields.into_iter())), expected);
+        assert_eq!(hex::encode(link(&[0; 32], fields.into_iter())), expected);
     }
 }
