@@ -24,6 +24,7 @@ mod metrics;
 mod panel;
 mod policy;
 mod report;
+mod shell;
 mod store;
 mod system;
 mod task;

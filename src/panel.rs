@@ -14,6 +14,7 @@ pub use alerts::AlertsRequest;
 use crate::broker::publisher::{Inspector, PublisherReport};
 use crate::job::{Command, Figures, Inspection};
 use crate::report::{self, DOCTOR, Finding, Reloading, Status};
+use crate::shell;
 use crate::store::{self, JobId, StoreReport};
 use crate::system::{self, journal};
 use crate::task::MessageKey;
@@ -317,7 +318,7 @@ fn add_store(status: &mut Status, answer: Option<&StoreReport>) {
         return;
     };
     let folder = store.path.parent().unwrap_or(&store.path).display().to_string();
-    let help = format!("df -h {}", shell_word(&folder));
+    let help = format!("df -h {}", shell::word(&folder));
     status.findings.extend(store.problem.clone().map(|problem| Finding::of_daemon(problem).help(help)));
     status.store = report::Store {
         path: store.path.display().to_string(),
@@ -329,14 +330,4 @@ fn add_store(status: &mut Status, answer: Option<&StoreReport>) {
         commits: Some(store.commits),
         last_commit_ms: store.last_commit.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
     };
-}
-
-/// As a shell takes it for one word.
-fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::shell;
+
 /// What a finding is about; they are printed in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -106,7 +108,7 @@ impl Finding {
 
     /// Adds a command that mends it. Its words are quoted here where a shell needs that.
     pub fn run(mut self, words: &[&str]) -> Self {
-        let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+        let words: Vec<String> = words.iter().map(|word| shell::word(word)).collect();
         self.mends.push(Mend::Command(words.join(" ")));
         self
     }
@@ -122,15 +124,6 @@ impl Finding {
         self.mends.push(Mend::Words(words.into()));
         self
     }
-}
-
-/// A word as a POSIX shell reads it back.
-pub fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// A name as a part of a pattern of RabbitMQ's permissions and policies, which are those of Perl.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::finding::{Area, Finding, Level, pattern_of, shell_word};
+use super::finding::{Area, Finding, Level, pattern_of};
 use super::queues;
 use super::seen::{Inside, Office};
 use crate::broker::Right;
 use crate::config::{self, Config, Declare, Handler, Login, is_this_machine};
 use crate::policy::topology::Ladder;
+use crate::shell;
 
 /// The tag that may do everything.
 const ADMINISTRATOR: &str = "administrator";
@@ -156,7 +157,7 @@ fn judge_guest(host: &config::BrokerHost, inside: &Inside) -> Option<Finding> {
 
 fn narrow_for_new_user(told: Finding, host: &config::BrokerHost, [configure, write, read]: [&str; 3]) -> Finding {
     let set = ["rabbitmqctl", "set_permissions", "--vhost", &host.vhost, "warrend", configure, write, read];
-    let set: Vec<String> = set.iter().map(|word| shell_word(word)).collect();
+    let set: Vec<String> = set.iter().map(|word| shell::word(word)).collect();
     told.paste(format!("rabbitmqctl add_user warrend && {}", set.join(" ")))
 }
 
