@@ -20,6 +20,11 @@ const IN_FILE: &str = "canary-file-c27d";
 const OF_WEBHOOK: [&str; 3] =
     ["canary-header-19f0", "canary-address-7d3c", "Y2FuYXJ5LXNpZ25hdHVyZS00MmJlLWxvbmctZW5vdWdo"];
 
+/// The same of an alert's webhook, and in `management_url`.
+const OF_ALERT: [&str; 3] =
+    ["canary-alert-header-3d60", "canary-alert-address-a8f1", "Y2FuYXJ5LWFsZXJ0LXNlY3JldC0wYWY3LWxvbmctZW5vdWdo"];
+const OF_MANAGEMENT: &str = "canary-management-64c9";
+
 /// None of them may be found, nor what they begin with.
 const ALL: [&str; 3] = ["canary-", "Y2FuYXJ5", "canary%2D"];
 
@@ -70,13 +75,25 @@ fn call(method: &str, path: &str, body: Option<&Value>) {
 /// What the handler was given, and what it sees of the daemon's and its own command line and descriptors.
 const LOOK: &str = "{ env; tr '\\\\0' '\\\\n' </proc/$$/environ; cat /proc/[0-9]*/cmdline; ls -l /proc/$$/fd; cat <&3; } >given 2>/dev/null; echo no >&2; exit 65";
 
-/// Two jobs: one whose handler looks around and fails, and one that posts to where nobody listens.
+/// An alert, and two jobs: one whose handler looks around and fails, and one that posts to where nobody listens.
 fn jobs(folder: &std::path::Path, http: u16) -> String {
-    let secret_file = folder.join("webhook-secret");
-    fs::write(&secret_file, format!("whsec_{}\n", OF_WEBHOOK[2])).expect("the folder is writable");
+    let secret = |name: &str, secret: &str| {
+        let path = folder.join(name);
+        fs::write(&path, format!("whsec_{secret}\n")).expect("the folder is writable");
+        path
+    };
+    let secret_file = secret("webhook-secret", OF_WEBHOOK[2]);
     let closed = web::free_port();
+    // It fires at once, and finds nobody either.
+    let alert = format!(
+        "[[alerts]]\nname = \"dead\"\nwhen = \"store_bytes > 1B\"\nfor = \"0s\"\nseverity = \"info\"\n\
+         webhook = \"http://127.0.0.1:{closed}/{}\"\nheaders = {{ Authorization = \"Bearer {}\" }}\nsecret_file = {:?}\n",
+        OF_ALERT[1],
+        OF_ALERT[0],
+        secret("alert-secret", OF_ALERT[2])
+    );
     format!(
-        "[http]\nlisten = \"127.0.0.1:{http}\"\n\
+        "[http]\nlisten = \"127.0.0.1:{http}\"\n{alert}\
          [jobs.work]\nqueue = \"work\"\n[jobs.work.handler]\ncommand = [\"/bin/sh\", \"-c\", \"{LOOK}\"]\ncwd = {folder:?}\n\
          [jobs.hook]\nqueue = \"hook\"\nretry.max_attempts = 1\n[jobs.hook.handler]\n\
          http = \"http://127.0.0.1:{closed}/{}\"\nheaders = {{ Authorization = \"Bearer {}\" }}\nsecret_file = {secret_file:?}\n",
@@ -85,10 +102,14 @@ fn jobs(folder: &std::path::Path, http: u16) -> String {
 }
 
 /// Everything that the commands print.
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 20] = [
     &["check"],
     &["check", "--format", "json"],
     &["check", "--online"],
+    &["check", "--online", "--format", "json"],
+    &["alerts"],
+    &["alerts", "--json"],
+    &["alerts", "--test", "dead"],
     &["audit", "list"],
     &["status"],
     &["status", "--json"],
@@ -113,6 +134,9 @@ fn run_and_look(way: &str, daemon: &mut Daemon, configuration: (&str, &str), vho
         let dead = format!("{queue}.dead");
         daemon.wait_until("it is dead", DAEMON_TIMEOUT * 2, |_| vhost.ready(&dead) == Some(1));
     }
+    daemon.wait_until("the alert is not taken", DAEMON_TIMEOUT * 2, |daemon| {
+        daemon.ask("{\"command\":\"alerts\"}").is_some_and(|told| told["alerts"][0]["notified"]["taken"] == false)
+    });
     for command in COMMANDS {
         let output = daemon.run(command);
         assert!(!said(&output).is_empty() || command[0] == "publish", "{way}: {command:?} says nothing: {output:?}");
@@ -125,12 +149,11 @@ fn run_and_look(way: &str, daemon: &mut Daemon, configuration: (&str, &str), vho
     }
     // What a reload tells of a secret that has changed.
     let (broker, jobs) = configuration;
-    daemon.set_jobs(&jobs.replace(OF_WEBHOOK[0], "canary-header-changed"));
+    let changed = jobs.replace(OF_WEBHOOK[0], "canary-header-changed").replace(OF_ALERT[0], "canary-alert-changed");
+    daemon.set_jobs(&changed);
     let reloaded = daemon.run(&["reload"]);
-    assert!(
-        reloaded.status.success() && said(&reloaded).windows(9).any(|window| window == b"jobs.hook"),
-        "{reloaded:?}"
-    );
+    let says = String::from_utf8_lossy(&said(&reloaded)).into_owned();
+    assert!(reloaded.status.success() && says.contains("jobs.hook") && says.contains("alerts"), "{reloaded:?}");
     assert_none(&format!("{way}: reload"), &said(&reloaded));
     daemon.set_broker(&broker.replace(IN_URL, "canary-url-changed"));
     let reloaded = daemon.run(&["reload"]);
@@ -177,6 +200,9 @@ fn no_password_that_is_right_is_shown_anywhere() {
                 format!("urls = [\"{}\"]\npassword_file = {file:?}", user.url(&vhost, ""))
             }
         };
+        // Nobody is there; the doctor says so.
+        let management = format!("http://user:{OF_MANAGEMENT}@127.0.0.1:{}", web::free_port());
+        let broker = format!("{broker}\nmanagement_url = {management:?}");
         daemon.set_broker(&broker);
         let jobs = jobs(daemon.folder(), http);
         daemon.set_jobs(&jobs);
@@ -229,4 +255,32 @@ fn no_report_of_a_faulty_configuration_shows_one() {
         assert!(String::from_utf8_lossy(&said(&output)).contains("warrend.toml"), "{output:?}");
         assert_none(&format!("{command:?}"), &said(&output));
     }
+}
+
+/// A key that cannot be read is told without what stands in its file.
+#[test]
+fn no_key_of_tls_is_shown() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str, kind: &str| {
+        let path = folder.path().join(name);
+        let text = format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", OF_WEBHOOK[2]);
+        fs::write(&path, text).expect("the folder is writable");
+        path
+    };
+    let (cert, key) = (file("cert.pem", "CERTIFICATE"), file("key.pem", "PRIVATE KEY"));
+    // Both are read once somebody takes the connection.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let urls = format!("urls = [\"amqps://user:{IN_URL}@127.0.0.1:{port}/\"]");
+    let broker = format!("{urls}\ntls = {{ cert_file = {cert:?}, key_file = {key:?} }}");
+    let mut daemon = Daemon::with_broker(&broker, "[jobs.work]\nqueue = \"work\"\nhandler.discard = true\n");
+    let output = daemon.run(&["check"]);
+    assert!(!output.status.success(), "{output:?}");
+    assert_none("check", &said(&output));
+    daemon.env("RUST_LOG", "trace");
+    daemon.spawn(&[]);
+    daemon.wait_until("it is told", DAEMON_TIMEOUT * 2, |daemon| daemon.log().contains("cert.pem"));
+    assert_none("status", &said(&daemon.run(&["status"])));
+    daemon.kill9();
+    assert_none("the log", daemon.log().as_bytes());
 }
