@@ -284,3 +284,16 @@ fn no_key_of_tls_is_shown() {
     daemon.kill9();
     assert_none("the log", daemon.log().as_bytes());
 }
+
+/// A core would hold every password that the daemon knows.
+#[test]
+fn a_daemon_that_crashes_leaves_no_core() {
+    let vhost = Vhost::new();
+    let mut daemon = Daemon::new(&vhost, "[jobs.work]\nqueue = \"work\"\nhandler.discard = true\n");
+    daemon.set_limits("-c unlimited");
+    daemon.start();
+    let pid = daemon.pid().expect("it runs");
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
+    let cores = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+    assert_eq!(cores.and_then(|line| line.split_whitespace().next()), Some("0"), "{limits}");
+}
