@@ -8,7 +8,7 @@ use crate::support::broker::Vhost;
 use crate::tree;
 
 const JOBS: usize = 50;
-const LOOKS: usize = 100;
+const LOOKS: usize = 200;
 /// Longer than the daemon takes a count for fresh: each look asks the broker for all queues.
 const BETWEEN: Duration = Duration::from_millis(600);
 
@@ -46,6 +46,7 @@ fn looks(warrend: &Warrend, mut before: impl FnMut()) -> Vec<f64> {
     took
 }
 
+/// The nearest rank: the smallest of them that so many percent are not above.
 fn at(took: &[f64], percent: usize) -> f64 {
-    took[(took.len() * percent / 100).min(took.len() - 1)]
+    took[(took.len() * percent).div_ceil(100).saturating_sub(1)]
 }
