@@ -279,7 +279,7 @@ fn no_key_of_tls_is_shown() {
     assert_none("check", &said(&output));
     daemon.env("RUST_LOG", "trace");
     daemon.spawn(&[]);
-    daemon.wait_until("it is told", DAEMON_TIMEOUT * 2, |daemon| daemon.log().contains("cert.pem"));
+    daemon.wait_until("it is told", DAEMON_TIMEOUT * 2, |daemon| daemon.log().contains("key.pem"));
     assert_none("status", &said(&daemon.run(&["status"])));
     daemon.kill9();
     assert_none("the log", daemon.log().as_bytes());
