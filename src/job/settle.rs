@@ -123,15 +123,15 @@ impl Job {
             self.wiring.reader.expect(key);
         }
         self.records.extend(due);
-        let nothing =
-            self.records.is_empty() && self.marks.is_empty() && self.starts.is_empty() && self.unstarted.is_empty();
-        if !self.recording
-            && nothing
-            && let Err(error) = self.wiring.reader.tidy()
-        {
+        if self.recording {
+            return;
+        }
+        // Whatever else was expected is committed.
+        let coming = self.records.iter().filter_map(|record| record.key.as_ref());
+        if let Err(error) = self.wiring.reader.tidy(coming) {
             warn!(job = &*self.config.name; "job {}: its filter of known keys stays as it is: {error}", self.config.name);
         }
-        if self.recording || nothing {
+        if self.records.is_empty() && self.marks.is_empty() && self.starts.is_empty() && self.unstarted.is_empty() {
             return;
         }
         self.starting = std::mem::take(&mut self.starts);

@@ -505,10 +505,20 @@ mod tests {
         // Young ones, and those of a generation.
         commit(&mut reader, 0..2 * ENOUGH as u64);
         commit(&mut reader, 1000..1010);
-        reader.tidy().unwrap();
+        reader.tidy(std::iter::empty()).unwrap();
         passed_by.iter().for_each(|key| reader.expect(key));
-        assert!(passed_by.iter().all(|key| !reader.is_new(key)));
-        reader.tidy().unwrap();
+        let known = |reader: &Reader| passed_by.iter().filter(|key| !reader.is_new(key)).count();
+        // A job that has work waits longer, and not for ever.
+        let coming = [key(3000), key(3001)];
+        coming.iter().for_each(|key| reader.expect(key));
+        reader.tidy(coming.iter()).unwrap();
+        assert_eq!(known(&reader), RENEWAL);
+        (2_000_000..2_000_000 + 2 * RENEWAL as u64).for_each(|n| reader.expect(&key(n)));
+        reader.tidy(coming.iter()).unwrap();
+        assert!(known(&reader) < RENEWAL / 1000, "it has let go of them");
+        assert!(coming.iter().all(|key| !reader.is_new(key)), "and not of those that come");
+        passed_by.iter().for_each(|key| reader.expect(key));
+        reader.tidy(std::iter::empty()).unwrap();
         assert!(passed_by.iter().filter(|key| !reader.is_new(key)).count() < RENEWAL / 1000, "it has let go of them");
         commit(&mut reader, 2000..2010);
         for n in (0..2 * ENOUGH as u64).chain(1000..1010).chain(2000..2010) {

@@ -56,11 +56,14 @@ impl Reader {
     }
 
     /// Lets go of keys that the store has forgotten, once that is worth a pass over those that it has: a third of a second for a
-    /// million. To be called only while no key that was expected is still on its way to the store.
+    /// million. `coming` are the keys that were expected and are not in the store yet. While there are some the job has work to
+    /// do, and the pass waits longer for a better moment; but a job may never be idle.
     ///
     /// Without it the filter of a daemon that runs for long would grow to its limit, and then take ever more keys for known.
-    pub fn tidy(&mut self) -> Result<(), StoreError> {
-        if self.keys.added() < self.renewal {
+    pub fn tidy<'k>(&mut self, coming: impl Iterator<Item = &'k MessageKey>) -> Result<(), StoreError> {
+        let mut coming = coming.peekable();
+        let patience = if coming.peek().is_some() { 2 } else { 1 };
+        if self.keys.added() < patience * self.renewal {
             return Ok(());
         }
         // Not again at once where it fails.
@@ -68,6 +71,7 @@ impl Reader {
         let keys = stored_keys(&self.connection, self.job);
         self.keys = keys.map_err(|error| StoreError::sqlite("read its keys", &error))?;
         self.renewal = renewal(&self.keys);
+        coming.for_each(|key| self.keys.insert(key));
         Ok(())
     }
 
