@@ -1,11 +1,12 @@
 //! Wiring: starts every thread, waits, and ends them in the order that loses nothing.
 //!
 //! Start: the address of `[http]`, store, recorder, publisher, jobs, control socket, HTTP, then `READY`. Stop: the jobs drain
-//! (they need recorder and publisher for it), then the publisher, HTTP and the control socket, and last the recorder. A store that fails ends everything
-//! at once: what is not acknowledged comes again. In between `crew` keeps the jobs that are wanted running, and `reload`
+//! (they need recorder and publisher for it), then the publisher, HTTP and the control socket, and last the recorder (`end`). A store
+//! that fails ends everything at once: what is not acknowledged comes again. In between `crew` keeps the jobs that are wanted running, and `reload`
 //! changes which those are.
 
 mod crew;
+mod end;
 mod reload;
 mod watch;
 
@@ -14,22 +15,22 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{JoinHandle, ThreadId};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
-use log::{info, warn};
+use log::info;
 
 use crate::alerts::Alerts;
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::handler;
-use crate::job::{self, Command};
 use crate::panel::{self, Order, Panel, Question, Roster};
-use crate::store::{self, Recorder, Store, StoreError};
+use crate::store::{Recorder, Store, StoreError};
 use crate::web::{self, Web};
 use crate::who::Who;
 use crew::{Crew, Memory};
+pub use end::{ASKERS_PATIENCE, JOIN_PATIENCE};
 use reload::{Judged, Reloads};
 use watch::{Alive, Beats, Watchdog};
 
@@ -44,17 +45,10 @@ const SETTLING_POLL: Duration = Duration::from_millis(20);
 const LOG_POLL: Duration = Duration::from_secs(10);
 /// While jobs are on their way, `main` looks at least this often how far they are; mostly they tell.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
-/// The same while they drain for the end.
-const ENDING: Duration = Duration::from_millis(50);
 /// Questions to the alerts at one time: the control thread has one, and whoever else asks for the status.
 const ASKED: usize = 16;
 /// Questions to `main` at one time; whoever finds it full is told that it does not answer.
 const QUESTIONS: usize = 64;
-/// After a drain's own deadlines: a thread that is not done by then never will be. The jobs have it first, then the publisher.
-pub const JOIN_PATIENCE: Duration = Duration::from_secs(10);
-/// The same for the threads that answer questions and tell of alerts, all of them together.
-pub const ASKERS_PATIENCE: Duration = Duration::from_secs(3);
-
 /// Why the daemon ended with an error.
 #[derive(Debug)]
 pub enum DaemonError {
@@ -321,74 +315,6 @@ impl Daemon {
         match self.recorder.thread.join() {
             Ok(Err(why)) => DaemonError::Store(why),
             Ok(Ok(())) | Err(_) => error,
-        }
-    }
-
-    fn stop(mut self) -> Result<(), DaemonError> {
-        let mut until = Instant::now() + self.config.shutdown.timeout;
-        self.stopping = true;
-        self.watchdog.stopping();
-        // What a daemon that stops says of itself is nothing to be told of.
-        self.alerts.end();
-        info!("stopping: running handlers have {} s to finish", self.config.shutdown.timeout.as_secs());
-        self.crew.disband();
-        let (mut hurried, mut failed) = (false, Ok(()));
-        while let Some(straggler) = self.crew.straggler() {
-            self.crew.tell(|| if hurried { Command::Hurry } else { Command::Drain(until) });
-            let ended = match self.wake(ENDING) {
-                Wake::Signal(Signal::Stop) => {
-                    warn!("a second signal: running handlers are ended now");
-                    (until, hurried) = (Instant::now(), true);
-                    self.crew.disband();
-                    Ok(())
-                }
-                Wake::Signal(Signal::Gone { name, .. }) if name == "recorder" => {
-                    return Err(self.tell_end(DaemonError::Ended(name)));
-                }
-                Wake::Signal(Signal::Gone { thread, .. }) => self.crew.on_gone(thread, &mut self.watchdog.beats),
-                Wake::Signal(Signal::Reload | Signal::Judged(_)) | Wake::Time => Ok(()),
-                Wake::Asked(question) => {
-                    self.on_question(question);
-                    Ok(())
-                }
-            };
-            // The others get their time all the same.
-            failed = failed.and(ended).and(self.crew.reap(&mut self.watchdog.beats));
-            self.watchdog.feed();
-            if Instant::now() > until + job::LAST_WORDS + JOIN_PATIENCE {
-                return Err(DaemonError::Hung(straggler));
-            }
-        }
-        self.crew.close(Instant::now() + JOIN_PATIENCE);
-        // Whoever asked, or waits for a reload, gets no answer any more and need not wait for one.
-        drop((self.questions, self.reloads, self.inbox));
-        let mut askers = vec![self.control.stop(), self.alerts.into_thread()];
-        askers.extend(self.web.into_iter().flat_map(Web::stop));
-        join_by(askers, Instant::now() + ASKERS_PATIENCE);
-        // It commits what it has. One that has ended already said why.
-        let _ = self.recorder.requests.send(store::Request::End);
-        failed?;
-        match self.recorder.thread.join() {
-            Ok(recorded) => recorded?,
-            Err(_) => return Err(DaemonError::Ended("recorder".to_owned())),
-        }
-        info!("stopped");
-        Ok(())
-    }
-}
-
-/// Waits for threads that were told to end. They only answer and tell: a slow client, or a file on a dead disk, does not keep
-/// the daemon.
-fn join_by(threads: Vec<JoinHandle<()>>, deadline: Instant) {
-    for thread in threads {
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(ENDING);
-        }
-        if thread.is_finished() {
-            // One that panicked has told of it.
-            let _ = thread.join();
-        } else {
-            warn!("the thread {} does not end in time, and is left", thread.thread().name().unwrap_or("?"));
         }
     }
 }
