@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use log::{Level, error, log};
 
 use crate::config::{Alert, Severity};
+use crate::failpoint;
 use crate::handler::Stop;
 use crate::panel::{AlertsRequest, Panel};
 use crate::policy::alerts::watch::Change;
@@ -185,6 +186,7 @@ impl Desk {
     }
 
     fn look(&mut self) {
+        failpoint::hit("alerts-look");
         let look = self.panel.measure();
         let sight = Sight { status: &look.status, jobs: look.roster, publisher: look.publisher.is_some() };
         for notice in self.board.look(Instant::now(), UnixMillis::now(), &sight) {

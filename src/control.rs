@@ -18,7 +18,8 @@ use log::{debug, info};
 use rustix::net::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
 
-use crate::panel::Panel;
+use crate::failpoint;
+use crate::panel::{Panel, Refusal};
 use crate::report::{self, Alerts, FoundAll, Reload, Status, Tested, Upkeep};
 use crate::store::{Act, Deed};
 use crate::task::MessageKey;
@@ -120,7 +121,23 @@ pub enum Answer {
     Error {
         /// Why.
         error: String,
+        /// Whether it was the store that could not be written.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        store: bool,
     },
+}
+
+impl Answer {
+    fn error(error: impl Into<String>) -> Self {
+        Self::Error { error: error.into(), store: false }
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { why, is_of_store } = refusal;
+        Self::Error { error: why, store: is_of_store }
+    }
 }
 
 /// The running control thread.
@@ -194,6 +211,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 
 fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
     let line = read_line(client, Instant::now() + PATIENCE)?;
+    failpoint::hit("control-asked");
     let answer = match serde_json::from_slice(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(panel.status())),
         Ok(Request::Pause { job, reason }) => answer(panel.pause(&job, reason, Who::peer(client)?)),
@@ -214,23 +232,21 @@ fn serve(client: &UnixStream, panel: &Panel) -> io::Result<()> {
         Ok(Request::Note { act, job, count, detail }) if act.is_told() => {
             answer(panel.note(Deed { count, detail, ..Deed::new(Who::peer(client)?, act).to(&job) }))
         }
-        Ok(Request::Note { act, .. }) => {
-            Answer::Error { error: format!("\"{}\" is written by the daemon alone", act.as_str()) }
-        }
+        Ok(Request::Note { act, .. }) => Answer::error(format!("\"{}\" is written by the daemon alone", act.as_str())),
         Ok(Request::Reload { check }) => match panel.reload(check, Who::peer(client)?) {
             Ok(reload) => Answer::Reload(Box::new(reload)),
-            Err(error) => Answer::Error { error },
+            Err(error) => Answer::error(error),
         },
         Ok(Request::Alerts) => {
             let alerts = |alerts| Answer::Alerts(Alerts { schema: report::SCHEMA, alerts });
-            panel.alerts().map_or_else(|error| Answer::Error { error }, alerts)
+            panel.alerts().map_or_else(Answer::error, alerts)
         }
         Ok(Request::Test { alert }) => {
             info!("alert {alert:?} is tested by {}", Who::peer(client)?);
             tested(panel.test_alert(alert))
         }
         Ok(Request::Tested { test }) => tested(panel.tested_alert(test)),
-        Err(error) => Answer::Error { error: format!("not a request: {error}") },
+        Err(error) => Answer::error(format!("not a request: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
@@ -277,16 +293,16 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn answer(done: Result<(), String>) -> Answer {
-    done.map_or_else(|error| Answer::Error { error }, |()| Answer::Done { done: true })
+fn answer(done: Result<(), Refusal>) -> Answer {
+    done.map_or_else(Answer::from, |()| Answer::Done { done: true })
 }
 
-fn upkeep(done: Result<Upkeep, String>) -> Answer {
-    done.map_or_else(|error| Answer::Error { error }, Answer::Upkeep)
+fn upkeep(done: Result<Upkeep, Refusal>) -> Answer {
+    done.map_or_else(Answer::from, Answer::Upkeep)
 }
 
 fn tested(tested: Result<Tested, String>) -> Answer {
-    tested.map_or_else(|error| Answer::Error { error }, Answer::Tested)
+    tested.map_or_else(Answer::error, Answer::Tested)
 }
 
 /// Why a running daemon could not be asked.

@@ -134,6 +134,15 @@ fn host(host: &Host) -> Vec<Family> {
         Family::counter("warrend_host_network_sent", "Sent on all interfaces but the loopback.")
             .bytes()
             .only(host.network_sent_bytes),
+        Family::counter("warrend_host_disk_read", "Read from the disks of the machine.")
+            .bytes()
+            .only(host.disk_read_bytes),
+        Family::counter("warrend_host_disk_written", "Written to the disks of the machine.")
+            .bytes()
+            .only(host.disk_written_bytes),
+        Family::counter("warrend_host_disk_busy", "Time that the disks had something to do, summed over them.")
+            .seconds()
+            .only(host.disk_busy_s),
     ]
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 pub use alerts::AlertsRequest;
+pub use orders::Refusal;
 
 use crate::broker::publisher::{Inspector, PublisherReport};
 use crate::job::{Command, Figures, Inspection};

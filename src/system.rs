@@ -1,11 +1,14 @@
-//! What the kernel says of this process, of the handlers that it runs and of the machine, from `/proc` at the time of asking.
+//! What the kernel says of this process, of the handlers that it runs and of the machine, from `/proc` and `/sys` at the time of asking.
 //!
 //! What cannot be read (a container or a hardened unit may hide it) is absent.
 
 pub mod journal;
 
+use std::path::Path;
+use std::time::Duration;
+
 use procfs::process::{Limit, LimitValue, Process, Stat};
-use procfs::{CpuTime, Current, CurrentSI, KernelStats, LoadAverage, Meminfo};
+use procfs::{CpuTime, Current, CurrentSI, DiskStat, KernelStats, LoadAverage, Meminfo};
 
 use crate::report::{Host, ProcessUse, System};
 
@@ -75,6 +78,7 @@ fn host() -> Host {
     let memory = Meminfo::current().ok();
     let kernel = KernelStats::current().ok();
     let network = network();
+    let disks = disks();
     Host {
         cpus: kernel.as_ref().map(|kernel| kernel.cpu_time.len() as u64),
         cpu_busy_s: kernel.as_ref().map(|kernel| seconds(busy(&kernel.total))),
@@ -85,6 +89,11 @@ fn host() -> Host {
         memory_available_bytes: memory.and_then(|memory| memory.mem_available),
         network_received_bytes: network.map(|(received, _)| received),
         network_sent_bytes: network.map(|(_, sent)| sent),
+        disk_read_bytes: disks.as_ref().map(|disks| sectors(disks, |disk| disk.sectors_read)),
+        disk_written_bytes: disks.as_ref().map(|disks| sectors(disks, |disk| disk.sectors_written)),
+        disk_busy_s: disks.map(|disks| {
+            disks.iter().map(|disk| Duration::from_millis(disk.time_in_progress)).sum::<Duration>().as_secs_f64()
+        }),
     }
 }
 
@@ -104,6 +113,18 @@ fn network() -> Option<(u64, u64)> {
     let interfaces = procfs::net::dev_status().ok()?;
     let others = interfaces.values().filter(|interface| interface.name != "lo");
     Some(others.fold((0, 0), |(received, sent), one| (received + one.recv_bytes, sent + one.sent_bytes)))
+}
+
+/// The disks themselves: partitions, and what is made of other disks, would count each byte once more. Absent where none is seen.
+fn disks() -> Option<Vec<DiskStat>> {
+    let is_disk = |name: &str| Path::new("/sys/block").join(name.replace('/', "!")).join("device").exists();
+    let disks: Vec<_> = procfs::diskstats().ok()?.into_iter().filter(|disk| is_disk(&disk.name)).collect();
+    (!disks.is_empty()).then_some(disks)
+}
+
+/// In bytes, of all of them. The kernel counts in sectors of 512 bytes, whatever those of the disk are.
+fn sectors(disks: &[DiskStat], which: impl Fn(&DiskStat) -> u64) -> u64 {
+    disks.iter().map(|disk| which(disk).saturating_mul(512)).sum()
 }
 
 #[cfg(test)]
@@ -146,5 +167,20 @@ mod tests {
         assert!(host.cpus.unwrap() >= 1 && host.cpu_busy_s.unwrap() > 0.0);
         assert!(host.memory_available_bytes.unwrap() < host.memory_bytes.unwrap());
         assert!(host.load_1m.is_some() && host.load_5m.is_some() && host.load_15m.is_some());
+    }
+
+    /// A machine that started from the network or lives in memory has none.
+    #[test]
+    fn disks_are_seen_where_there_are_any_and_partitions_do_not_count_again() {
+        let host = host();
+        let Some(disks) = disks() else {
+            assert_eq!((host.disk_read_bytes, host.disk_written_bytes, host.disk_busy_s), (None, None, None));
+            return;
+        };
+        assert!(host.disk_read_bytes.is_some() && host.disk_written_bytes.is_some() && host.disk_busy_s.is_some());
+        for disk in disks {
+            let is_part = Path::new("/sys/class/block").join(&disk.name).join("partition").exists();
+            assert!(!is_part, "{disk:?}");
+        }
     }
 }

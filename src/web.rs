@@ -24,6 +24,7 @@ use log::{debug, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use self::answer::{Answer, Desk, Waiting};
+use crate::failpoint;
 use crate::panel::{Look, Panel};
 
 /// Clients at one time. A Prometheus is one, for some milliseconds.
@@ -96,6 +97,7 @@ impl Web {
 fn answer_all(inbox: &Receiver<Waiting>, panel: &Panel) {
     while let Ok(first) = inbox.recv() {
         let waiting: Vec<_> = std::iter::once(first).chain(inbox.try_iter()).collect();
+        failpoint::hit("web-asked");
         let look: Arc<Look> = Arc::new(panel.look());
         for reply in waiting {
             // A client that gave up has dropped its end.
@@ -123,7 +125,10 @@ impl Server {
     fn run(&mut self) {
         while self.wait() {
             match self.listener.accept() {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, _)) => {
+                    failpoint::hit("web-accepted");
+                    self.admit(stream);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

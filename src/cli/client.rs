@@ -17,7 +17,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
 pub fn ask_if_running(socket: &Path, request: &Request) -> Result<Option<Answer>, Failure> {
     let path = socket.display();
     match control::ask(socket, request) {
-        Ok(Answer::Error { error }) => Err(Failure::new(Exit::Failed, error)),
+        Ok(Answer::Error { error, store }) => Err(Failure::new(if store { Exit::Store } else { Exit::Failed }, error)),
         Ok(answer) => Ok(Some(answer)),
         Err(AskError::NotRunning) => Ok(None),
         Err(AskError::Forbidden) => {

@@ -64,4 +64,10 @@ pub struct Host {
     pub network_received_bytes: Option<u64>,
     /// Sent on them.
     pub network_sent_bytes: Option<u64>,
+    /// Read from its disks; what lies on top of a disk (partitions, LVM, RAID) does not count again.
+    pub disk_read_bytes: Option<u64>,
+    /// Written to them.
+    pub disk_written_bytes: Option<u64>,
+    /// Seconds that they had something to do, summed over all of them, since the boot.
+    pub disk_busy_s: Option<f64>,
 }

@@ -10,7 +10,7 @@ use super::Status;
 const WHOLE: &str = include_str!("../../tests/status.json");
 
 /// What may be `null`; everything else always has a value.
-const MAY_BE_NULL: [&str; 58] = [
+const MAY_BE_NULL: [&str; 61] = [
     "/alerts",
     "/alerts/0/job",
     "/alerts/0/notified",
@@ -50,6 +50,9 @@ const MAY_BE_NULL: [&str; 58] = [
     "/store/wal_bytes",
     "/system/host/cpu_busy_s",
     "/system/host/cpus",
+    "/system/host/disk_busy_s",
+    "/system/host/disk_read_bytes",
+    "/system/host/disk_written_bytes",
     "/system/host/load_15m",
     "/system/host/load_1m",
     "/system/host/load_5m",

@@ -29,6 +29,7 @@ pub struct KeyFilter {
     room: usize,
     /// Keys put in since it was made, and made for.
     added: usize,
+    capacity: usize,
 }
 
 impl Default for KeyFilter {
@@ -41,7 +42,7 @@ impl KeyFilter {
     /// Empty, with room for so many keys and some more in a single filter.
     pub fn for_keys(keys: usize) -> Self {
         let room = (keys + keys / 4).clamp(FIRST, LIMIT);
-        Self { filters: vec![filter(room)], held: 0, room, added: 0 }
+        Self { filters: vec![filter(room)], held: 0, room, added: 0, capacity: room + next(room) }
     }
 
     /// How many keys were put in, those that came twice counted twice.
@@ -49,10 +50,15 @@ impl KeyFilter {
         self.added
     }
 
+    /// How many keys it takes before it grows for the second time, which costs more memory than all before.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Adds a key; called before its record can be committed.
     pub fn insert(&mut self, key: &MessageKey) {
         if self.held >= self.room && self.room < LIMIT {
-            self.room = (GROWTH * self.room).min(LIMIT);
+            self.room = next(self.room);
             self.held = 0;
             self.filters.push(filter(self.room));
         }
@@ -67,6 +73,11 @@ impl KeyFilter {
     pub fn may_hold(&self, key: &MessageKey) -> bool {
         self.filters.iter().rev().any(|filter| filter.contains(key.as_bytes()))
     }
+}
+
+/// The room of the filter after one of so much.
+fn next(room: usize) -> usize {
+    (GROWTH * room).min(LIMIT)
 }
 
 fn filter(keys: usize) -> BloomFilter {

@@ -325,7 +325,7 @@ mod tests {
     use crate::config::{self, Synchronous};
     use crate::policy::inflight::Mark;
     use crate::store::audit::Deed;
-    use crate::store::reader::{RENEWAL, Reader};
+    use crate::store::reader::Reader;
     use crate::store::walk::walk;
     use crate::task::{ErrorClass, Ticket};
     use crate::who::Who;
@@ -496,7 +496,6 @@ mod tests {
         let mut ledger = bench.start();
         let job = JobId(3);
         let mut reader = ledger.store.reader(job).unwrap();
-        let passed_by = (1_000_000..1_000_000 + RENEWAL as u64).map(key).collect::<Vec<_>>();
         let mut commit = |reader: &mut Reader, numbers: std::ops::Range<u64>| {
             numbers.clone().for_each(|n| reader.expect(&key(n)));
             let records = numbers.map(|n| record(key(n), 1, Recorded::Done, UnixMillis::now().0)).collect();
@@ -506,20 +505,22 @@ mod tests {
         commit(&mut reader, 0..2 * ENOUGH as u64);
         commit(&mut reader, 1000..1010);
         reader.tidy(std::iter::empty()).unwrap();
+        let renewal = reader.renewal();
+        let passed_by = (1_000_000..1_000_000 + renewal as u64).map(key).collect::<Vec<_>>();
         passed_by.iter().for_each(|key| reader.expect(key));
         let known = |reader: &Reader| passed_by.iter().filter(|key| !reader.is_new(key)).count();
         // A job that has work waits longer, and not for ever.
         let coming = [key(3000), key(3001)];
         coming.iter().for_each(|key| reader.expect(key));
         reader.tidy(coming.iter()).unwrap();
-        assert_eq!(known(&reader), RENEWAL);
-        (2_000_000..2_000_000 + 2 * RENEWAL as u64).for_each(|n| reader.expect(&key(n)));
+        assert_eq!(known(&reader), renewal);
+        (2_000_000..2_000_000 + 2 * renewal as u64).for_each(|n| reader.expect(&key(n)));
         reader.tidy(coming.iter()).unwrap();
-        assert!(known(&reader) < RENEWAL / 1000, "it has let go of them");
+        assert!(known(&reader) < renewal / 1000, "it has let go of them");
         assert!(coming.iter().all(|key| !reader.is_new(key)), "and not of those that come");
         passed_by.iter().for_each(|key| reader.expect(key));
         reader.tidy(std::iter::empty()).unwrap();
-        assert!(passed_by.iter().filter(|key| !reader.is_new(key)).count() < RENEWAL / 1000, "it has let go of them");
+        assert!(known(&reader) < renewal / 1000, "it has let go of them");
         commit(&mut reader, 2000..2010);
         for n in (0..2 * ENOUGH as u64).chain(1000..1010).chain(2000..2010) {
             assert_eq!(reader.look_up([(&key(n), 1)]).unwrap(), [Some(Recorded::Done)], "{n}");

@@ -26,9 +26,6 @@ pub struct Reader {
     renewal: usize,
 }
 
-/// Fewest new keys for which a filter is made anew: they take less than a MiB.
-pub(super) const RENEWAL: usize = 1 << 18;
-
 impl Reader {
     pub(super) fn open(path: &Path, job: JobId, recent: Shared) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -67,12 +64,18 @@ impl Reader {
             return Ok(());
         }
         // Not again at once where it fails.
-        self.renewal += RENEWAL;
+        self.renewal *= 2;
         let keys = stored_keys(&self.connection, self.job);
         self.keys = keys.map_err(|error| StoreError::sqlite("read its keys", &error))?;
         self.renewal = renewal(&self.keys);
         coming.for_each(|key| self.keys.insert(key));
         Ok(())
+    }
+
+    /// How many keys the filter holds when it is made anew in an idle moment.
+    #[cfg(test)]
+    pub(super) fn renewal(&self) -> usize {
+        self.renewal
     }
 
     /// Whether a key is new beyond doubt.
@@ -188,9 +191,10 @@ impl Reader {
     }
 }
 
-/// Twice what the store had: so the passes cost less for each key than its record.
+/// Half of what the filter takes in good order, as a job that is never idle waits twice as long; and at least twice what the store
+/// had on top of that: so the passes cost less for each key than its record.
 fn renewal(stored: &KeyFilter) -> usize {
-    stored.added() + RENEWAL.max(2 * stored.added())
+    (stored.capacity() / 2).max(3 * stored.added())
 }
 
 fn in_doubt(connection: &Connection, job: JobId) -> rusqlite::Result<HashSet<(MessageKey, u32)>> {

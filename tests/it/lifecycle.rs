@@ -1,6 +1,7 @@
 //! Start, stop, and what is left when it did not go well: drains, signals, crashes, second instances, systemd.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 use crate::support::journal::Journal;
 use crate::support::slow::Slow;
 use crate::support::wait_until;
+use crate::support::web::{connect, free_port};
 
 fn is_alive(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -116,6 +118,37 @@ fn until_empty_waits_for_the_delay_ladder_and_for_nothing_else() {
     assert_eq!(vhost.ready("work.dead"), Some(0));
     daemon.spawn(&["--until-empty"]);
     assert_eq!(daemon.wait_exit(DAEMON_TIMEOUT).code(), Some(0));
+}
+
+/// Those that handle messages are in the row `thread-panic` of the chaos tests.
+#[test]
+fn a_panic_of_a_thread_that_only_answers_ends_the_daemon_for_a_new_start() {
+    let port = free_port();
+    let jobs = format!(
+        "[http]\nlisten = \"127.0.0.1:{port}\"\n[[alerts]]\nname = \"many\"\nwhen = \"ready > 1000\"\n\
+         [jobs.work]\nqueue = \"work\"\nhandler.discard = true\n"
+    );
+    let vhost = Vhost::new();
+    let mut daemon = Daemon::new(&vhost, &jobs);
+    for (place, thread) in
+        [("control-asked", "control"), ("alerts-look", "alerts"), ("web-accepted", "web"), ("web-asked", "web:ask")]
+    {
+        daemon.env("WARREND_FAILPOINT", &format!("{place}::panic"));
+        daemon.spawn(&[]);
+        match thread {
+            // It does not answer whoever asks.
+            "control" => wait_until("it is asked", DAEMON_TIMEOUT, || daemon.run(&["status"]).status.code() == Some(1)),
+            "alerts" => {}
+            // It hangs up on whoever asks.
+            _ => wait_until("it is asked", DAEMON_TIMEOUT, || {
+                connect(port).and_then(|mut stream| stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")).is_ok()
+            }),
+        }
+        let exit = daemon.wait_exit(DAEMON_TIMEOUT);
+        assert_eq!(exit.code(), Some(70), "{place}: {}", daemon.log_tail());
+        let told = format!("the failpoint {place} was told to panic");
+        assert!(daemon.log().contains(&told), "{place}: {}", daemon.log_tail());
+    }
 }
 
 /// Such as by whoever tidies up temporary files.
