@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use crate::support::broker::{Vhost, with_id};
+use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
 
 /// The documents that are read, with their text.
 fn documents() -> Vec<(PathBuf, String)> {
@@ -84,6 +87,59 @@ fn every_command_line_is_understood() {
         }
     }
     assert!(seen.len() >= 12, "{seen:?}");
+}
+
+/// Every command is run as it stands there, in the order of each document, beside a daemon that has what they speak of.
+///
+/// What asks a person is given `--yes`, and the copy of the store goes elsewhere. The screen of `--watch` wants a terminal, which
+/// the tests of `watch.rs` give it.
+#[test]
+fn every_command_line_works() {
+    let vhost = Vhost::new();
+    let jobs = "[[alerts]]\nwhen = \"dead_ready > 0\"\n[jobs.thumbnails]\nqueue = \"thumbnails\"\nhandler.discard = true\n\
+                [jobs.hello]\nqueue = \"hello\"\nhandler.discard = true\n[jobs.mail]\nqueue = \"mail\"\n\
+                handler.command = [\"/bin/sh\", \"-c\", \"echo order 7 is unknown >&2; exit 65\"]\n";
+    let mut daemon = Daemon::new(&vhost, jobs);
+    daemon.start();
+    let folder = daemon.folder().to_owned();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_warrend"), folder.join("warrend")).expect("the name is free");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("there is one"));
+    let backups = folder.join("backups");
+    fs::create_dir(&backups).expect("the folder is ours");
+    let mut ran = 0;
+    for (document, text) in documents() {
+        for id in ["01c8f0de", "4711"] {
+            vhost.publish(if id == "4711" { "mail" } else { "thumbnails" }, "", with_id(id));
+        }
+        daemon.wait_until("there is what they speak of", DAEMON_TIMEOUT, |daemon| {
+            daemon.counter("mail", "dead") >= 1 && daemon.counter("thumbnails", "done") >= 1
+        });
+        for line in typed(&text) {
+            let Some(call) = calls(line, "warrend").into_iter().next().filter(|call| !call.contains(&"--watch")) else {
+                continue;
+            };
+            let line =
+                line.split(" #").next().unwrap_or_default().replace("/var/backups", &backups.display().to_string());
+            let asks = matches!(call[..], ["dead", "replay" | "purge" | "import", ..] | ["store", "forget", ..]);
+            let script = format!("sudo() {{ \"$@\"; }}; {line} {}", if asks { "--yes" } else { "" });
+            let mut command = Command::new("bash");
+            command.args(["-c", &script]).current_dir(&folder).stdin(Stdio::null());
+            command.env("PATH", &path).env("WARREND_CONFIG", daemon.config_path());
+            let output = command.output().expect("bash runs");
+            let expected: &[i32] = match call[0] {
+                // It runs already.
+                "run" => &[75],
+                // The alert is a problem, once it is seen.
+                "status" => &[0, 1],
+                _ => &[0],
+            };
+            let code = output.status.code().expect("it ends by itself");
+            assert!(expected.contains(&code), "{}: {line}: {output:?}", document.display());
+            ran += 1;
+        }
+    }
+    assert!(ran >= 20, "{ran}");
+    assert_eq!(daemon.terminate().code(), Some(0));
 }
 
 /// Every target of `make` is one.

@@ -92,8 +92,7 @@ fn kill(trial: &Trial) -> Figures {
 /// Messages published before each abort.
 const ROUND: usize = 60;
 
-/// Every failpoint of `warrend run`, and about how many passes of it a load of [`ROUND`] messages makes. `replay-confirmed`
-/// is one of `warrend dead`.
+/// Every failpoint that a message passes in `warrend run`, and about how many passes of it a load of [`ROUND`] messages makes.
 const FAILPOINTS: [(&str, u64); 10] = [
     ("connect", 2),
     ("before-run", 60),
@@ -138,11 +137,14 @@ fn abort_at(setup: &Setup, places: &[(&str, u64)]) -> Figures {
     Figures::of(places.len(), scene.verdict())
 }
 
-/// A failpoint that is added to the daemon is one to abort at. Those of commands are not the daemon's.
+/// Those of one-shot commands, and of threads that only answer: no message is in their hands.
+const OTHER_FAILPOINTS: [&str; 6] =
+    ["replay-confirmed", "watch-drawn", "control-asked", "alerts-look", "web-accepted", "web-asked"];
+
+/// A failpoint that is added on the way of a message is one to abort at.
 fn same_as_in_the_sources() {
     let known = FAILPOINTS.iter().chain(&WORKER_FAILPOINTS).map(|(name, _)| (*name).to_owned());
-    let known: std::collections::BTreeSet<String> =
-        known.chain(["replay-confirmed", "watch-drawn"].map(str::to_owned)).collect();
+    let known: std::collections::BTreeSet<String> = known.chain(OTHER_FAILPOINTS.map(str::to_owned)).collect();
     let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut found = std::collections::BTreeSet::new();
     while let Some(folder) = folders.pop() {
