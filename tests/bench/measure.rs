@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::NAME;
 use crate::support::broker::Vhost;
+use crate::support::wait_until;
 use crate::tree::{self, Memory};
 
 /// How often the broker is asked. Of a drain of five seconds it is a tenth of a percent.
@@ -58,10 +59,8 @@ pub fn watch(vhost: &Vhost, messages: u32, consumers: u32, mut is_alive: impl Fn
     let end = drained.expect("the broker answers");
     let (begin, counted, cpu_before) = start.expect("there were enough messages to measure");
     memory.sample();
-    while !is_settled(vhost) {
-        assert!(Instant::now() < deadline, "not every message is acknowledged");
-        std::thread::sleep(POLL);
-    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    wait_until("every message is acknowledged", left, || is_settled(vhost));
     let cpu = tree::cpu_seconds() - cpu_before;
     memory.sample();
     let counted = f64::from(counted);
