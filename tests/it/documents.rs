@@ -106,14 +106,13 @@ fn every_command_line_works() {
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("there is one"));
     let backups = folder.join("backups");
     fs::create_dir(&backups).expect("the folder is ours");
+    vhost.publish("thumbnails", "", with_id("01c8f0de"));
+    vhost.publish("mail", "", with_id("4711"));
+    daemon.wait_until("there is what they speak of", DAEMON_TIMEOUT, |daemon| {
+        daemon.counter("mail", "dead") == 1 && daemon.counter("thumbnails", "done") == 1
+    });
     let mut ran = 0;
     for (document, text) in documents() {
-        for id in ["01c8f0de", "4711"] {
-            vhost.publish(if id == "4711" { "mail" } else { "thumbnails" }, "", with_id(id));
-        }
-        daemon.wait_until("there is what they speak of", DAEMON_TIMEOUT, |daemon| {
-            daemon.counter("mail", "dead") >= 1 && daemon.counter("thumbnails", "done") >= 1
-        });
         for line in typed(&text) {
             let Some(call) = calls(line, "warrend").into_iter().next().filter(|call| !call.contains(&"--watch")) else {
                 continue;
