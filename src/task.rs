@@ -3,12 +3,13 @@
 //! Everything else in warrend moves these values around. They hold no behaviour beyond their own shape, no clock,
 //! no IO, and no type of the broker library: the `broker` module converts at its edge.
 //!
-//! What a message is stands here and in `headers`, how an attempt ended in `outcome`, and what is recorded and owed for it in
-//! `record`.
+//! What a message is stands here, in `headers` and in `key`, how an attempt ended in `outcome`, and what is recorded and owed
+//! for it in `record`.
 
 #[cfg(test)]
 pub mod any;
 mod headers;
+mod key;
 mod outcome;
 mod record;
 
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 pub use headers::{HeaderValue, Headers, entry_size, table_size};
+pub use key::MessageKey;
 pub use outcome::{Answer, ErrorClass, Exit, Failure, Outcome, Reply};
 pub use record::{Committed, Copy, Demand, Destination, FailedAttempt, Record, Recorded, Ticket};
 
@@ -36,85 +38,6 @@ impl UnixMillis {
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-}
-
-/// The idempotency key of a message within its job, in its stored form.
-///
-/// The first byte says what the rest is, so that two different ids never share a key: 0 = the text itself,
-/// 1 = a UUID in its canonical lower-case form packed into 16 bytes, 2 = 32 lower-case hex digits packed into
-/// 16 bytes, 3 = the SHA-256 of the body. Short keys keep the store's tree shallow: the packed form costs about
-/// a quarter less per record than text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageKey(Arc<[u8]>);
-
-impl MessageKey {
-    /// Packs an id that came as text.
-    pub fn from_text(text: &str) -> Self {
-        let packed = match text.len() {
-            36 => uuid::Uuid::try_parse(text).ok().filter(|id| {
-                let mut canonical = [0; 36];
-                *id.hyphenated().encode_lower(&mut canonical) == *text
-            }),
-            32 => uuid::Uuid::try_parse(text).ok().filter(|id| {
-                let mut canonical = [0; 32];
-                *id.simple().encode_lower(&mut canonical) == *text
-            }),
-            _ => None,
-        };
-        match packed {
-            Some(id) => {
-                let mut bytes = [0; 17];
-                bytes[0] = if text.len() == 36 { 1 } else { 2 };
-                bytes[1..].copy_from_slice(id.as_bytes());
-                Self(Arc::from(&bytes[..]))
-            }
-            None => {
-                let mut bytes = Vec::with_capacity(text.len() + 1);
-                bytes.push(0);
-                bytes.extend_from_slice(text.as_bytes());
-                Self(Arc::from(bytes))
-            }
-        }
-    }
-
-    /// The key of a body by its SHA-256.
-    pub fn from_digest(digest: [u8; 32]) -> Self {
-        let mut bytes = [3; 33];
-        bytes[1..].copy_from_slice(&digest);
-        Self(Arc::from(&bytes[..]))
-    }
-
-    /// The stored form.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The stored form read back.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(Arc::from(bytes))
-    }
-
-    /// The key that a person means: the inverse of [`MessageKey::to_text`].
-    pub fn from_display(text: &str) -> Self {
-        let digest = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.is_ascii());
-        let byte = |hex: &str, at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok();
-        let digest = digest.and_then(|hex| {
-            let bytes: Option<Vec<u8>> = (0..32).map(|at| byte(hex, at)).collect();
-            <[u8; 32]>::try_from(bytes?).ok()
-        });
-        digest.map_or_else(|| Self::from_text(text), Self::from_digest)
-    }
-
-    /// What a person or a handler sees: the id as it came, or `sha256:` and 64 hex digits.
-    pub fn to_text(&self) -> String {
-        let rest = &self.0[1.min(self.0.len())..];
-        match (self.0.first(), <[u8; 16]>::try_from(rest)) {
-            (Some(1), Ok(id)) => uuid::Uuid::from_bytes(id).hyphenated().to_string(),
-            (Some(2), Ok(id)) => uuid::Uuid::from_bytes(id).simple().to_string(),
-            (Some(3), _) => rest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")),
-            (_, _) => String::from_utf8_lossy(rest).into_owned(),
-        }
     }
 }
 
