@@ -5,7 +5,9 @@
 //! client at a time, with a deadline for each step, so that a client that hangs delays the next one but nothing else.
 //! Who may use it is decided by the permissions of the socket: its owner and group.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+mod ask;
+
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 use rustix::net::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
+
+pub use ask::{AskError, ask};
 
 use crate::failpoint;
 use crate::panel::{Panel, Refusal};
@@ -305,43 +309,10 @@ fn tested(tested: Result<Tested, String>) -> Answer {
     tested.map_or_else(Answer::error, Answer::Tested)
 }
 
-/// Why a running daemon could not be asked.
-#[derive(Debug)]
-pub enum AskError {
-    /// Nobody listens on the socket.
-    NotRunning,
-    /// The socket is not ours to use.
-    Forbidden,
-    /// It did not answer, or not sensibly.
-    Failed(String),
-}
-
-/// The client's side: one request, one answer, within a few seconds.
-pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
-    let failed = |error: io::Error| AskError::Failed(error.to_string());
-    let mut stream = UnixStream::connect(path).map_err(|error| {
-        let kind = error.kind();
-        if kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused {
-            AskError::NotRunning
-        } else if kind == io::ErrorKind::PermissionDenied {
-            AskError::Forbidden
-        } else {
-            AskError::Failed(error.to_string())
-        }
-    })?;
-    let deadline = Instant::now() + 4 * PATIENCE;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_read_timeout(Some(deadline - Instant::now())).map_err(failed)?;
-    let mut line = serde_json::to_string(request).map_err(|error| AskError::Failed(error.to_string()))?;
-    line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(failed)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
-    serde_json::from_str(&answer).map_err(|error| AskError::Failed(format!("its answer makes no sense: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     /// Of a daemon whose threads have ended: whatever is asked is answered at once.
