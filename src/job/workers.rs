@@ -33,6 +33,12 @@ const FAST: Duration = Duration::from_millis(2);
 /// Acks a second that need not wait for others.
 const MOST_PROMPT_ACKS: f64 = 500.0;
 
+/// Address space that must be free before a thread is started. The standard library maps a small stack for signals in a thread
+/// that has been started already, and ends the process where there is no room for that; and whoever allocates beside it ends
+/// it as well. 1,024 threads that have not come that far need a third of this. Above 32 MiB an allocation is a mapping of
+/// its own and leaves nothing behind (mallopt(3)).
+const ROOM: usize = 48 << 20;
+
 /// What a thread reports.
 #[derive(Debug)]
 enum Report {
@@ -84,6 +90,7 @@ impl Workers {
             let handler = Handler::new(&config, Arc::clone(&context));
             let (inbox, outbox, stop) = (inbox.clone(), outbox.clone(), stop.clone());
             let worker = Worker { handler, config, context, inbox, outbox, stop };
+            look_for_room()?;
             let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name));
             threads.push(thread.spawn(move || worker.work())?);
         }
@@ -167,6 +174,15 @@ struct Worker {
     inbox: Receiver<Batch>,
     outbox: Sender<Report>,
     stop: Stop,
+}
+
+/// An error where there is no [`ROOM`] for another thread. The memory is asked for, never touched, and given back at once.
+fn look_for_room() -> std::io::Result<()> {
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(ROOM).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+    // Or the compiler would leave out an allocation that nobody uses.
+    std::hint::black_box(room);
+    Ok(())
 }
 
 impl Worker {
