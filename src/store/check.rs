@@ -19,12 +19,8 @@ const STEPS: i32 = 10_000;
 pub fn after_a_crash(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     info!("checking the store, which was not stopped in good order");
     let began = Instant::now();
-    let until = began + PATIENCE;
     let failed = |error: &rusqlite::Error| StoreError::sqlite(&format!("check {}", path.display()), error);
-    connection.progress_handler(STEPS, Some(move || Instant::now() >= until)).map_err(|error| failed(&error))?;
-    let found = damage(connection, "quick_check", 1);
-    connection.progress_handler(0, None::<fn() -> bool>).map_err(|error| failed(&error))?;
-    match found.as_deref() {
+    match quick_check(connection, PATIENCE).as_deref() {
         Ok([]) => info!("the store is whole, which took {:.1} s", began.elapsed().as_secs_f64()),
         Ok([damage, ..]) => {
             return Err(StoreError::Unfit { path: path.to_owned(), why: format!("is damaged ({damage}): {MEND}") });
@@ -47,6 +43,15 @@ pub fn after_a_crash(connection: &mut Connection, path: &Path) -> Result<(), Sto
     }
 }
 
+/// The first thing that is wrong, if any. Time that is up is `SQLITE_INTERRUPT`.
+fn quick_check(connection: &mut Connection, patience: Duration) -> rusqlite::Result<Vec<String>> {
+    let until = Instant::now() + patience;
+    connection.progress_handler(STEPS, Some(move || Instant::now() >= until))?;
+    let found = damage(connection, "quick_check", 1);
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    found
+}
+
 /// What SQLite's own check finds, at most so many lines.
 pub(super) fn damage(connection: &Connection, check: &str, most: u32) -> rusqlite::Result<Vec<String>> {
     let mut select = connection.prepare(&format!("PRAGMA {check}({most})"))?;
@@ -54,4 +59,22 @@ pub(super) fn damage(connection: &Connection, check: &str, most: u32) -> rusqlit
     // "ok" says that nothing was found; a finding may begin with a heading on a line of its own.
     let told = lines.filter(|line| !matches!(line.as_deref(), Ok("ok")));
     told.map(|line| line.map(|line| line.replace('\n', " "))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_takes_too_long_is_cut_and_what_comes_after_it_is_not() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE numbers (n INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT").unwrap();
+        let fill = "WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 50000)
+            INSERT INTO numbers SELECT n, 'text' FROM many";
+        connection.execute_batch(fill).unwrap();
+        let cut = quick_check(&mut connection, Duration::ZERO).unwrap_err();
+        assert_eq!(cut.sqlite_error_code(), Some(ErrorCode::OperationInterrupted), "{cut}");
+        assert_eq!(damage(&connection, "integrity_check", 1).unwrap(), [""; 0]);
+        assert_eq!(quick_check(&mut connection, PATIENCE).unwrap(), [""; 0]);
+    }
 }
