@@ -45,8 +45,8 @@ pub struct Link {
 /// Tries each host once, beginning with the one at `first % hosts.len()`, and opens a connection to the first that lets
 /// us in.
 ///
-/// The caller picks `first` at random, so that many workers spread over a cluster. Blocks for at most twice
-/// `connect_timeout` a host. Where all fail, the error is the most telling one: a refusal before an unreachable host, and of
+/// The caller picks `first` at random, so that many workers spread over a cluster. Blocks for at most
+/// `connect_timeout` a host, name, TLS and login in all. Where all fail, the error is the most telling one: a refusal before an unreachable host, and of
 /// equal ones that of the host named first, as a new text is a new line in the log.
 /// `purpose` says in a few words what the connection is for; the broker shows it, with this host and process.
 pub fn connect(config: &config::Broker, first: usize, purpose: &str) -> Result<Link, BrokerError> {

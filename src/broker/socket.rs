@@ -10,7 +10,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 /// What keepalive takes to find a dead peer.
 const KEEPALIVE_ENDS: Duration = Duration::from_secs(60);
 
-/// Acks and publishes are small and must not wait for company. Keepalive finds a dead peer also where heartbeats are off.
+/// Acks and publishes are small and must not wait for company. Keepalive finds a dead peer also where heartbeats are off and
+/// nothing is under way to it.
 ///
 /// What we sent and the other side's kernel did not acknowledge ends the connection after [`limit`]; the kernel would
 /// try for a quarter of an hour. Heartbeats notice only that nothing comes: where our packets are lost and those of the
@@ -38,7 +39,8 @@ fn limit(heartbeat: Duration) -> Duration {
 /// slow or without its majority. The kernel cannot tell a broker that does not read from one that is dead: it counts the
 /// limit from the moment at which the receiver's window is full, however often the receiver's kernel answers (tcp(7)).
 /// A connection that was given up then would publish all that is unconfirmed once more, again and again. Such a broker
-/// goes on sending heartbeats; a dead one does not.
+/// goes on sending heartbeats; a dead one does not. With heartbeats off, a dead one that owes us confirms is noticed only when
+/// the kernel has tried for a quarter of an hour; status tells of such copies after half a minute.
 pub(super) fn wait_for_reader(socket: &TcpStream) {
     if let Err(error) = sockopt::set_tcp_user_timeout(socket, 0) {
         log::debug!("the limit of a publishing connection stays: {error}");

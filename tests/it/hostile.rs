@@ -62,7 +62,8 @@ fn odd_messages_end_done_or_dead_and_the_next_one_is_handled() {
     let vhost = Vhost::new();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     // As odd keys do not fit its lines, this journal is only counted.
-    let journal = Journal::new(folder.path(), "");
+    let neighbour_is_unharmed = r#"case "$WARREND_KEY" in "after "*) [ "$(cat)" = normal ];; esac"#;
+    let journal = Journal::new(folder.path(), neighbour_is_unharmed);
     let job = format!("[jobs.work]\nqueue = \"work\"\nconcurrency = 1\nhandler.command = {}\n", journal.command());
     let mut daemon = Daemon::new(&vhost, &job);
     daemon.start();

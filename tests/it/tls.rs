@@ -1,8 +1,10 @@
 //! RabbitMQ over TLS: work gets done, certificates log in, and what keeps a connection from coming about is told.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use amiquip::AmqpProperties;
@@ -121,6 +123,20 @@ fn a_load_is_worked_over_tls() {
     assert!(vhost.get("work").expect("it was confirmed").body == body(7));
 }
 
+/// Somebody who answers the first that comes with these bytes.
+fn says(answer: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let peer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("somebody comes");
+        stream.read_exact(&mut [0; 5]).expect("it says hello");
+        stream.write_all(&answer).expect("it listens");
+        // Until it has gone: what is closed with something unread is reset.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    (address, peer)
+}
+
 /// Each fault, with what is told of it; the node is the same throughout, its certificate is not.
 #[test]
 fn what_keeps_a_connection_from_coming_about_is_told_in_one_sentence() {
@@ -178,6 +194,19 @@ fn what_keeps_a_connection_from_coming_about_is_told_in_one_sentence() {
     let begin = format!("cannot reach RabbitMQ at {address}: the TLS handshake was not finished in time");
     told(secured.broker(&format!("amqps://{address}"), &[OURS]), &begin, "is this the broker's TLS port?");
 
+    // One that is too old, and picks TLS 1.0 or 1.1 whatever it is offered.
+    let old = "the broker speaks neither TLS 1.2 nor TLS 1.3";
+    for version in [1, 2] {
+        let hello = [&[22, 3, version, 0, 42, 2, 0, 0, 38, 3, version][..], &[7; 32], &[0, 0, 47, 0]].concat();
+        let (address, peer) = says(hello);
+        told(
+            secured.broker(&format!("amqps://{address}"), &[OURS]),
+            &format!("no TLS with RabbitMQ at {address}: "),
+            old,
+        );
+        peer.join().expect("it was asked");
+    }
+
     // Files on this side.
     let with = |cert: &str, key: &str| secured.broker(&localhost, &[OURS, ("cert_file", cert), ("key_file", key)]);
     told(with("client.pem", "gone.key"), "the key_file ", "gone.key cannot be read: no such file or directory; check");
@@ -199,6 +228,10 @@ fn what_keeps_a_connection_from_coming_about_is_told_in_one_sentence() {
     told(external, &begin, "our certificate");
     let demands = "the broker demands a certificate of its clients; set broker.tls.cert_file and key_file";
     told(secured.broker(&localhost, &[OURS]), &no_tls("localhost"), demands);
+    secured.node.stop();
+    configure(secured.node.folder(), "ssl_options.versions.1 = tlsv1.1");
+    secured.node.start_again();
+    told(secured.broker(&localhost, &[OURS]), &no_tls("localhost"), old);
 }
 
 /// Before they have ended, when nothing could be done in time.

@@ -131,6 +131,19 @@ impl Raw {
         Ok(raw)
     }
 
+    /// Declares a fanout exchange, and has it give all it gets to the queue.
+    pub fn bind(&mut self, exchange: &[u8], queue: &[u8]) -> io::Result<()> {
+        self.method(1, 40, 10, &[&[0, 0][..], &short(exchange), &short(b"fanout"), &[0], &long(b"")].concat())?;
+        self.expect(40, 11)?;
+        self.method(
+            1,
+            50,
+            20,
+            &[&[0, 0][..], &short(queue), &short(exchange), &short(b""), &[0], &long(b"")].concat(),
+        )?;
+        self.expect(50, 21).map(drop)
+    }
+
     /// Publishes and waits for the confirm. The error is what the broker said when it refused: the connection is over then.
     pub fn publish(
         &mut self,

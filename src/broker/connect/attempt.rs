@@ -36,12 +36,12 @@ impl Attempt<'_> {
         prepare(&socket, self.config.heartbeat).map_err(|error| self.unreachable(system(&error)))?;
         let Some(security) = self.security else {
             let stream = self.stream(&socket)?;
-            return self.log_in(socket, stream);
+            return self.log_in(socket, stream, deadline);
         };
         let tls = security.handshake(&socket, self.host, deadline, timeout)?;
         let (version, certificate) = (version(&tls), validity(&tls));
         let stream = TlsStream::new(self.stream(&socket)?, tls);
-        Ok(Link { tls: Some(version), certificate, ..self.log_in(socket, stream)? })
+        Ok(Link { tls: Some(version), certificate, ..self.log_in(socket, stream, deadline)? })
     }
 
     /// The socket for the library. It does not block from here on.
@@ -51,7 +51,7 @@ impl Attempt<'_> {
     }
 
     /// The AMQP handshake. `socket` is the one below `stream`.
-    fn log_in(&self, socket: TcpStream, stream: impl IoStream) -> Result<Link, BrokerError> {
+    fn log_in(&self, socket: TcpStream, stream: impl IoStream, deadline: Instant) -> Result<Link, BrokerError> {
         let (host, timeout) = (self.host, self.config.connect_timeout);
         // No timeout of the library's own: it looks at the clock only while nothing arrives, and it reports a timeout
         // during the login as a wrong password.
@@ -63,9 +63,10 @@ impl Attempt<'_> {
             .virtual_host(host.vhost.as_str())
             .heartbeat(u16::try_from(self.config.heartbeat.as_secs()).unwrap_or(u16::MAX))
             .frame_max(FRAME_MAX);
+        let left = deadline.saturating_duration_since(Instant::now());
         let (stream, seen) = Guarded::new(stream, &connection_name(self.purpose));
         let (opened, overdue) =
-            cut_after(&socket, timeout, || Connection::insecure_open_stream(stream, options, tuning()));
+            cut_after(&socket, left, || Connection::insecure_open_stream(stream, options, tuning()));
         match opened {
             Ok(connection) if !overdue => Ok(Link {
                 server: server_name(connection.server_properties()),

@@ -148,6 +148,10 @@ impl Inflow {
                 let Some(payload) = payload(rest, size)? else { return Ok(false) };
                 self.closed = method::closed(payload).or(self.closed.take());
                 self.tuned = method::tuned(payload).or(self.tuned.take());
+                // A method whose content header never came had flaws of its own.
+                if !self.flaws.is_empty() {
+                    self.flaws.remove(&channel);
+                }
                 match method::judge(payload)? {
                     Judged::Sound => None,
                     Judged::Mended(payload, flaws) => {

@@ -313,6 +313,17 @@ fn a_name_of_the_message_that_is_not_text_marks_the_message_and_no_other() {
     assert_eq!(body, frame(3, 1, b"123456789"));
 }
 
+/// No broker sends such a stream; if one does, what was wrong with one message says nothing of the next.
+#[test]
+fn a_name_whose_message_never_came_marks_no_other() {
+    let sound = [deliver(b"e", b"k"), with_table(b""), frame(3, 1, b"123456789")].concat();
+    for between in [&b""[..], &frame(1, 1, &[0, 60, 0, 11])] {
+        let (read, violation) = at_once(&[&deliver(b"e", b"\xff"), between, &sound].concat());
+        assert_eq!(violation, None);
+        assert_eq!(read[read.len() - sound.len()..], sound);
+    }
+}
+
 #[test]
 fn words_of_the_broker_are_made_text() {
     // RabbitMQ cuts its texts after 252 bytes, wherever a letter ends.

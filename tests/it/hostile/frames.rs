@@ -13,6 +13,8 @@ use crate::support::raw::{Raw, RawProperties, entry, long, nested_entry, text_en
 /// sound.
 struct Frame {
     name: String,
+    /// A fanout exchange, or the default one.
+    exchange: &'static [u8],
     routing_key: &'static [u8],
     properties: RawProperties,
     told: Option<(String, String)>,
@@ -21,7 +23,12 @@ struct Frame {
 impl Frame {
     fn new(name: &str, properties: RawProperties, told: Option<(&str, &str)>) -> Self {
         let told = told.map(|(wrong, part)| (wrong.to_owned(), part.to_owned()));
-        Self { name: name.to_owned(), routing_key: b"work", properties, told }
+        Self { name: name.to_owned(), exchange: b"", routing_key: b"work", properties, told }
+    }
+
+    /// One that comes by another way.
+    fn by(self, exchange: &'static [u8], routing_key: &'static [u8]) -> Self {
+        Self { exchange, routing_key, ..self }
     }
 }
 
@@ -100,6 +107,14 @@ fn not_text() -> Vec<Frame> {
         let table = [text_entry(b"good", b"v"), header, text_entry(b"last", b"v")].concat();
         Frame::new(name, sound(name).headers(&table), Some((wrong, part)))
     }));
+    let way = |name: &str, wrong: &str, part: &str| Frame::new(name, sound(name), Some((wrong, part)));
+    let wrong = "the routing key is not UTF-8";
+    frames.push(way("bad routing key", wrong, r#"routing key "k\xff""#).by(b"fan", b"k\xff"));
+    // RabbitMQ takes no such name; should another version, then this is what is told.
+    let wrong = "the exchange is not UTF-8";
+    frames.push(way("bad exchange", wrong, r#"exchange "fan\xe9""#).by(b"fan\xe9", b"work"));
+    let (wrong, part) = ("the exchange is not UTF-8 (and 1 more)", r#"exchange "fan\xe9"; routing key "\xff""#);
+    frames.push(way("bad exchange and routing key", wrong, part).by(b"fan\xe9", b"\xff"));
     frames
 }
 
@@ -152,8 +167,9 @@ impl<'v> Publisher<'v> {
 
     fn send(&mut self, frame: &Frame) -> bool {
         let raw = self.raw.get_or_insert_with(|| Raw::open(self.vhost));
-        let sent = raw.publish(b"", frame.routing_key, &frame.properties, frame.name.as_bytes());
-        if let Err(why) = sent {
+        let way = if frame.exchange.is_empty() { Ok(()) } else { raw.bind(frame.exchange, b"work") };
+        let mut publish = || raw.publish(frame.exchange, frame.routing_key, &frame.properties, frame.name.as_bytes());
+        if let Err(why) = way.and_then(|()| publish()) {
             self.refused.push(format!("{}: {why}", frame.name));
             self.raw = None;
             return false;
@@ -166,7 +182,10 @@ impl<'v> Publisher<'v> {
 fn what_cannot_be_decoded_is_dead_and_the_next_message_is_done() {
     let vhost = Vhost::new();
     vhost.declare("work");
-    let mut daemon = Daemon::new(&vhost, "[jobs.work]\nqueue = \"work\"\nconcurrency = 1\nhandler.discard = true\n");
+    // Done is what has its own name in its body.
+    let handler = r#"["sh", "-c", "[ \"$(cat)\" = \"$WARREND_KEY\" ]"]"#;
+    let job = format!("[jobs.work]\nqueue = \"work\"\nconcurrency = 1\nhandler.command = {handler}\n");
+    let mut daemon = Daemon::new(&vhost, &job);
     daemon.start();
     let mut publisher = Publisher::new(&vhost);
     let (mut done, mut dead) = (0, 0);
@@ -174,7 +193,8 @@ fn what_cannot_be_decoded_is_dead_and_the_next_message_is_done() {
         if !publisher.send(&frame) {
             continue;
         }
-        vhost.publish("work", "normal", with_id(&format!("after {}", frame.name)));
+        let neighbour = format!("after {}", frame.name);
+        vhost.publish("work", neighbour.as_bytes(), with_id(&neighbour));
         (done, dead) = if frame.told.is_some() { (done + 1, dead + 1) } else { (done + 2, dead) };
         let what = format!("{:?} and its neighbour are handled", frame.name);
         daemon.wait_until(&what, DAEMON_TIMEOUT, |daemon| handled(daemon, "work") == done + dead);
@@ -185,7 +205,7 @@ fn what_cannot_be_decoded_is_dead_and_the_next_message_is_done() {
         }
     }
     println!("{} done, {} dead; the broker refused {:#?}", done, dead, publisher.refused);
-    assert!(dead >= 29, "the broker let them through");
+    assert!(dead >= 30, "the broker let them through");
     let status = daemon.status().expect("the daemon runs");
     assert_eq!(status["broker"]["reconnects"], 0, "no frame costs the connection");
     assert!(daemon.terminate().success());

@@ -38,11 +38,57 @@ fn table() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|entries| entries.iter().flat_map(|(name, value)| [short(name), value.clone()].concat()).collect())
 }
 
+/// A method of each shape that brokers send: with texts, tables and numbers that may be anything.
+fn method() -> impl Strategy<Value = Vec<u8>> {
+    let name = || prop::collection::vec(any::<u8>(), 0..5).prop_map(|name| short(&name));
+    let words = || prop::collection::vec(any::<u8>(), 0..20).prop_map(|words| [&length(&words)[..], &words].concat());
+    let table = table().prop_map(|table| [&length(&table)[..], &table].concat());
+    let arguments = prop_oneof![
+        // connection.start, which has a table, and connection.secure
+        (table, words(), words()).prop_map(|(table, mechanisms, locales)| (
+            0,
+            [10, 10],
+            [&[0, 9][..], &table, &mechanisms, &locales].concat()
+        )),
+        words().prop_map(|words| (0, [10, 20], words)),
+        // connection.tune: never of a size that leaves no room for a frame
+        (any::<u16>(), 4096_u32.., any::<u16>()).prop_map(|(channels, size, heartbeat)| {
+            let numbers = [&channels.to_be_bytes()[..], &size.to_be_bytes(), &heartbeat.to_be_bytes()];
+            (0, [10, 30], numbers.concat())
+        }),
+        // connection.close, channel.close
+        (any::<u16>(), name(), any::<u32>(), prop::sample::select(vec![(0, [10, 50]), (1, [20, 40])])).prop_map(
+            |(code, text, about, (channel, method))| {
+                (channel, method, [&code.to_be_bytes()[..], &text, &about.to_be_bytes()].concat())
+            }
+        ),
+        // connection.blocked, basic.consume-ok, basic.cancel-ok
+        (name(), prop::sample::select(vec![(0, [10, 60]), (1, [60, 21]), (1, [60, 31])]))
+            .prop_map(|(name, (channel, method))| (channel, method, name)),
+        // queue.declare-ok, basic.cancel
+        (name(), any::<u64>()).prop_map(|(name, counts)| (1, [50, 11], [name, counts.to_be_bytes().to_vec()].concat())),
+        (name(), any::<bool>()).prop_map(|(name, nowait)| (1, [60, 30], [name, vec![u8::from(nowait)]].concat())),
+        // basic.return, basic.get-ok
+        (any::<u16>(), name(), name(), name()).prop_map(|(code, text, exchange, key)| {
+            (1, [60, 50], [&code.to_be_bytes()[..], &text, &exchange, &key].concat())
+        }),
+        (any::<u64>(), name(), name(), any::<u32>()).prop_map(|(tag, exchange, key, left)| {
+            (1, [60, 71], [&tag.to_be_bytes()[..], &[0], &exchange, &key, &left.to_be_bytes()].concat())
+        }),
+        // basic.ack
+        any::<u64>().prop_map(|tag| (1, [60, 80], [&tag.to_be_bytes()[..], &[1]].concat())),
+    ];
+    arguments.prop_map(|(channel, [class, method], arguments)| {
+        frame(1, channel, &[&[0, class, 0, method][..], &arguments].concat())
+    })
+}
+
 /// A frame as brokers send them, or with some bytes changed.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let name = || prop::collection::vec(any::<u8>(), 0..5);
     let whole = prop_oneof![
         (name(), name()).prop_map(|(exchange, key)| deliver(&exchange, &key)),
+        method(),
         table().prop_map(|table| with_table(&table)),
         (any::<u16>(), prop::collection::vec(any::<u8>(), 0..60)).prop_map(|(flags, bytes)| content(flags, &bytes)),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|body| frame(3, 1, &body)),
