@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -352,13 +353,17 @@ impl Daemon {
         self.wait_exit(Duration::from_secs(40))
     }
 
-    /// SIGKILL: what a crash leaves is what the next start finds.
+    /// SIGKILL: what a crash leaves is what the next start finds. Fails where it had ended by itself, which would pass for the
+    /// crash that was asked for.
     pub fn kill9(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // One that ended by itself is as dead.
-            let _ = child.kill();
-            child.wait().expect("a killed child can be waited for");
-        }
+        self.signal(Signal::KILL);
+        let status = self.reap().expect("it was started");
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}\n{}", self.log_tail());
+    }
+
+    /// Waits for the end of what was killed, or ended.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        self.child.take().map(|mut child| child.wait().expect("a killed child can be waited for"))
     }
 
     /// Waits for its own end.
@@ -389,7 +394,11 @@ impl Daemon {
 impl Drop for Daemon {
     #[expect(clippy::print_stderr, reason = "whoever reads of the failure must find the folder")]
     fn drop(&mut self) {
-        self.kill9();
+        if let Some(child) = &mut self.child {
+            // One that ended by itself is as dead.
+            let _ = child.kill();
+        }
+        self.reap();
         if std::thread::panicking() {
             eprintln!("the folder of the daemon is kept: {}", self.keep().display());
         }

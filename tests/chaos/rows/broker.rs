@@ -21,12 +21,21 @@ pub fn rows() -> Vec<Row> {
     vec![
         Row {
             name: "broker-kill",
-            fault: "`kill -9` of the broker under load, and every second time a stop in good order; default settings",
+            fault: "`kill -9` of the broker under load; default settings",
             promises: "P1 P3 P7",
-            short: 2,
+            short: 1,
             long: 100,
             seconds: 14.0,
-            run: Run::Here(kill),
+            run: Run::Here(|trial| restart(trial, 300, Node::kill)),
+        },
+        Row {
+            name: "broker-stop",
+            fault: "the same with a stop in good order",
+            promises: "P1 P3 P7",
+            short: 1,
+            long: 20,
+            seconds: 14.0,
+            run: Run::Here(|trial| restart(trial, 900, Node::stop)),
         },
         Row {
             name: "broker-sigstop",
@@ -87,22 +96,18 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-fn kill(trial: &Trial) -> Figures {
+/// Ends the broker and starts it again. A round has more messages than are worked while it ends, however slow the machine.
+fn restart(trial: &Trial, round: usize, end_it: fn(&Node)) -> Figures {
     let node = Node::start();
     // A delay that takes a retry over two levels of the ladder.
     let setup = Setup { broker: "", delay: "3s", handler: SLOW, tap: false, ..Setup::default() };
     let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
     scene.daemon.start();
-    for turn in 0..trial.count {
-        // More than is worked while the node is being stopped, however slow the machine.
-        scene.publish(if turn % 2 == 0 { 300 } else { 900 });
+    for _ in 0..trial.count {
+        scene.publish(round);
         scene.wait_for_runs(fastrand::u64(20..100));
         scene.note_outage();
-        if turn % 2 == 0 {
-            node.kill();
-        } else {
-            node.stop();
-        }
+        end_it(&node);
         std::thread::scope(|scope| {
             let back = scope.spawn(|| {
                 let address = node.broker().address();
@@ -144,7 +149,7 @@ fn freeze(trial: &Trial) -> Figures {
 }
 
 fn close_connections(trial: &Trial) -> Figures {
-    let mut scene = Scene::new(Vhost::new(), &Setup { handler: SLOW, tap: false, ..Setup::default() });
+    let mut scene = Scene::new(Vhost::new(), &Setup { handler: SLOW, ..Setup::default() });
     scene.daemon.start();
     for _ in 0..trial.count {
         // That of the job and that of the publisher. The list lags behind by seconds: it comes before the work.
@@ -160,7 +165,7 @@ fn close_connections(trial: &Trial) -> Figures {
 }
 
 fn close_publisher(trial: &Trial) -> Figures {
-    let setup = Setup { concurrency: 2, handler: Kind::Worker(20, Duration::ZERO), tap: false, ..Setup::default() };
+    let setup = Setup { concurrency: 2, handler: Kind::Worker(20, Duration::ZERO), ..Setup::default() };
     let mut scene = Scene::new(Vhost::new(), &setup);
     scene.daemon.start();
     let mut unconfirmed = 0;
@@ -213,7 +218,6 @@ fn delete_queue(trial: &Trial) -> Figures {
     let setup = Setup {
         job: "queue = \"work\"\nprefetch = 100",
         handler: Kind::Worker(1, Duration::from_millis(50)),
-        tap: false,
         ..Setup::default()
     };
     let mut scene = Scene::new(Vhost::new(), &setup);
@@ -249,7 +253,6 @@ fn alarm(trial: &Trial) -> Figures {
         job: "queue = \"work\"\nprefetch = 1000",
         // Work must outlast the command that sets the alarm off: only who publishes is blocked.
         handler: Kind::Worker(1, Duration::from_millis(if trial.long { 100 } else { 80 })),
-        tap: false,
         ..Setup::default()
     };
     let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
@@ -319,7 +322,7 @@ fn is_healthy(daemon: &mut Daemon) -> bool {
 }
 
 fn fill(trial: &Trial) -> Figures {
-    let setup = Setup { job: "queue = \"work\"\nprefetch = 200", handler: SLOW, tap: false, ..Setup::default() };
+    let setup = Setup { job: "queue = \"work\"\nprefetch = 200", handler: SLOW, ..Setup::default() };
     let mut scene = Scene::new(Vhost::new(), &setup);
     scene.daemon.start();
     let mut kept = 0;

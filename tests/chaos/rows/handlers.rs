@@ -41,14 +41,12 @@ fn kill_some(setup: &Setup, count: usize) -> Figures {
     scene.spawn();
     for _ in 0..count {
         scene.wait_for_runs(fastrand::u64(1..25));
-        let mut children = Vec::new();
-        scene.daemon.wait_until("a handler runs", WORK_TIMEOUT, |daemon| {
-            children = daemon.children();
-            !children.is_empty()
+        // One that ends meanwhile is quicker than the signal.
+        scene.daemon.wait_until("a handler is killed", WORK_TIMEOUT, |daemon| {
+            let children = daemon.children();
+            fastrand::choice(&children).is_some_and(|child| kill_process(*child, Signal::KILL).is_ok())
         });
         scene.note_spent(1);
-        // One that ended meanwhile was quicker.
-        let _ = kill_process(children[fastrand::usize(..children.len())], Signal::KILL);
     }
     // What a killed process had taken beside its task may have been handed back when the stop came: it runs again.
     scene.stop();

@@ -26,7 +26,7 @@ pub fn rows() -> Vec<Row> {
         name: "rights",
         fault: "taken away and given back, in turn: the user's permissions while retries are published, the same while \
                 connections are closed, the password, the virtual host with all that is in it",
-        promises: "P1 P2 P7 P8",
+        promises: "P1 P7 P8",
         short: 4,
         long: 40,
         seconds: 13.0,

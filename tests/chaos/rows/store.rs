@@ -24,7 +24,7 @@ pub fn rows() -> Vec<Row> {
         Row {
             name: "tmpfs-full",
             fault: "the same with a file system of 4 MiB that is full, where one can be mounted",
-            promises: "P1 P2 P3",
+            promises: "P1 P3",
             short: 1,
             long: 10,
             seconds: 7.0,
@@ -60,7 +60,7 @@ pub fn rows() -> Vec<Row> {
         Row {
             name: "store-vanishes",
             fault: "the store, its log or its lock is moved away, or replaced by a copy, under the daemon: exit 74; it is put back",
-            promises: "P1 P2 P3",
+            promises: "P1 P3",
             short: 4,
             long: 100,
             seconds: 2.0,

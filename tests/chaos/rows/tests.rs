@@ -23,7 +23,7 @@ pub fn rows() -> Vec<Row> {
         Row {
             name: "forward-kill",
             fault: "`kill -9` of the daemon while it forwards to another queue",
-            promises: "P1 P2",
+            promises: "P1",
             short: SHORT,
             long: 50,
             seconds: 1.2,

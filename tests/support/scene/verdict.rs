@@ -61,6 +61,10 @@ impl Scene {
         self.judge_runs(&mut verdict);
         self.judge_wire(&mut verdict);
         self.judge_store(&mut verdict);
+        // Such as a tag that is not of its session.
+        if self.daemon.log().contains("internal error") {
+            verdict.wrong.push(format!("the log tells of an internal error\n{}", self.daemon.log_tail()));
+        }
         if !verdict.wrong.is_empty() {
             verdict.wrong.push(format!("store, log and journal are kept in {}", self.daemon.keep().display()));
         }
@@ -85,8 +89,8 @@ impl Scene {
         verdict.lost = self.published.len() - self.published.keys().filter(known).count();
     }
 
-    /// Every message that is to die lies in the dead-letter queue, and no other. Twice lies at most one whose copy was
-    /// owed when the daemon crashed, or was under way in an outage.
+    /// Every message that is to die lies in the dead-letter queue, and no other. Twice may lie one whose copy was owed when
+    /// the daemon crashed; and where connections were lost any, as copies under way are not known here.
     fn judge_dead_letters(&self, verdict: &mut Verdict) {
         let found = &self.letters;
         let dead: BTreeSet<_> = found.keys().cloned().collect();
