@@ -34,10 +34,10 @@ const FAST: Duration = Duration::from_millis(2);
 const MOST_PROMPT_ACKS: f64 = 500.0;
 
 /// Address space that must be free before a thread is started. The standard library maps a small stack for signals in a thread
-/// that has been started already, and ends the process where there is no room for that; and whoever allocates beside it ends
-/// it as well. 1,024 threads that have not come that far need a third of this. Above 32 MiB an allocation is a mapping of
-/// its own and leaves nothing behind (mallopt(3)).
-const ROOM: usize = 48 << 20;
+/// that has been started already, and ends the process where it cannot. Before that the thread may map an arena of the
+/// allocator, for a moment of 128 MiB; so much has to be free beside the thread's own stack. An allocation of this size is a
+/// mapping of its own, which leaves nothing behind (mallopt(3)).
+const ROOM: usize = 160 << 20;
 
 /// What a thread reports.
 #[derive(Debug)]
@@ -84,6 +84,7 @@ impl Workers {
             reply: job.reply,
         });
         let mut threads = Vec::new();
+        let (begun, begins) = crossbeam_channel::bounded(1);
         let count = if job.handler.has_workers() { job.concurrency } else { 0 };
         for n in 1..=count {
             let (config, context) = (job.handler.clone(), Arc::clone(&context));
@@ -91,8 +92,15 @@ impl Workers {
             let (inbox, outbox, stop) = (inbox.clone(), outbox.clone(), stop.clone());
             let worker = Worker { handler, config, context, inbox, outbox, stop };
             look_for_room()?;
-            let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name));
-            threads.push(thread.spawn(move || worker.work())?);
+            let begun = begun.clone();
+            let thread = std::thread::Builder::new().name(format!("work:{}:{n}", job.name)).spawn(move || {
+                // There is room for it, and nobody waits for it but the one who started it.
+                let _ = begun.send(());
+                worker.work();
+            });
+            threads.push(thread?);
+            // One at a time: the room that the next one finds is not what this one still needs.
+            begins.recv().map_err(std::io::Error::other)?;
         }
         let restarts = [0; Restart::ALL.len()];
         Ok(Self {
