@@ -110,19 +110,14 @@ impl Log for Logger {
         let thread = thread.name();
         // Before the lock is taken: what is formatted may be anybody's, and may log or panic.
         let text = record.args().to_string();
-        let mut due = Vec::new();
-        if is_thinned(record.target())
-            && let Some(mut repeats) = self.repeats()
-        {
-            let now = Instant::now();
-            due = repeats.due(now);
-            let kind = Kind::new(record, thread, &fields);
-            if !repeats.is_told(now, kind, || text.clone()) {
-                return;
-            }
-        }
+        let repeats = if is_thinned(record.target()) { self.repeats() } else { None };
+        let (due, is_told) = repeats.map_or((Vec::new(), true), |mut repeats| {
+            repeats.judge(Instant::now(), Kind::new(record, thread, &fields), || text.clone())
+        });
         self.tell(due);
-        self.write(&Event { at: Timestamp::now(), level: record.level(), thread, text: &text, fields: &fields });
+        if is_told {
+            self.write(&Event { at: Timestamp::now(), level: record.level(), thread, text: &text, fields: &fields });
+        }
     }
 
     /// Tells what was held back and whose time is over: the main thread calls it now and then.

@@ -89,8 +89,14 @@ struct Window {
 }
 
 impl Repeats {
+    /// What is due when an event comes, and whether the event is told. What is due is to be told either way: it is given once.
+    pub fn judge(&mut self, now: Instant, kind: Kind, text: impl FnOnce() -> String) -> (Vec<More>, bool) {
+        let due = self.due(now);
+        (due, self.is_told(now, kind, text))
+    }
+
     /// Whether an event is told; counts it. `text` is asked for the last one that is.
-    pub fn is_told(&mut self, now: Instant, kind: Kind, text: impl FnOnce() -> String) -> bool {
+    fn is_told(&mut self, now: Instant, kind: Kind, text: impl FnOnce() -> String) -> bool {
         if self.windows.len() >= MOST && !self.windows.contains_key(&kind) {
             return true;
         }
@@ -210,5 +216,17 @@ mod tests {
         assert_eq!(told(&mut repeats, now, &kind(u32::MAX, "a", &[]), 50), 50);
         assert_eq!(told(&mut repeats, now, &kind(0, "a", &[]), 50), 9);
         assert_eq!(repeats.windows.len(), MOST);
+    }
+
+    #[test]
+    fn what_is_due_is_given_also_by_an_event_that_is_held_back() {
+        let start = Instant::now();
+        let mut repeats = Repeats::default();
+        let (one, other) = (kind(1, "job:a", &[]), kind(2, "job:a", &[]));
+        told(&mut repeats, start, &one, 12);
+        told(&mut repeats, start + Duration::from_secs(30), &other, 10);
+        let (due, is_told) = repeats.judge(start + Duration::from_secs(61), other, || "held back".to_owned());
+        assert_eq!(due.iter().map(More::to_string).collect::<Vec<_>>(), ["event 9 … and 2 more like it in 61 s"]);
+        assert!(!is_told);
     }
 }
