@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -282,6 +283,30 @@ impl Vhost {
         self.call("GET", &format!("/api/queues/{}/{queue}", self.name), None)[what].as_u64().unwrap_or_default()
     }
 
+    /// Where messages lie, who consumes, and what is bound, for whoever has to explain a failure: the vhost goes with its
+    /// test. Empty queues without a consumer are left out; the counts lag behind by some seconds.
+    fn remains(&self) -> Result<String, String> {
+        let listing = |what: &str| self.broker.management.call("GET", &format!("/api/{what}/{}", self.name), None);
+        let mut text = format!("what vhost {} held:", self.name);
+        for queue in listing("queues")?.as_array().into_iter().flatten() {
+            let count = |what: &str| queue[what].as_u64().unwrap_or_default();
+            let counts = ["messages_ready", "messages_unacknowledged", "messages_dlx", "consumers"]
+                .map(|what| (what, count(what)));
+            if counts.iter().any(|(_, count)| *count > 0) {
+                let counts = counts.map(|(what, count)| format!("{what} {count}")).join(", ");
+                text += &format!("\n  {} ({}): {counts}", queue["name"], queue["state"]);
+            }
+        }
+        for binding in listing("bindings")?.as_array().into_iter().flatten() {
+            // Every queue is bound to the default exchange, and each level of the ladder to its own.
+            let of_queue = binding["destination_type"] == "queue";
+            if of_queue && binding["source"] != "" && binding["source"] != binding["destination"] {
+                text += &format!("\n  {} -> {}", binding["source"], binding["destination"]);
+            }
+        }
+        Ok(text)
+    }
+
     /// Consumers of the queue. `None`: there is no such queue.
     pub fn consumers(&self, queue: &str) -> Option<u32> {
         self.passive(queue, |queue| queue.declared_consumer_count())
@@ -342,6 +367,10 @@ impl Vhost {
 impl Drop for Vhost {
     fn drop(&mut self) {
         self.hang_up();
+        if std::thread::panicking() {
+            // Not by a macro: rows of faults run in threads, whose prints are shown nowhere.
+            let _ = writeln!(std::io::stderr(), "{}", self.remains().unwrap_or_else(|why| why));
+        }
         // Its broker may be gone: a test that stopped it has nothing left to delete.
         let _ = self.broker.management.call("DELETE", &format!("/api/vhosts/{}", self.name), None);
     }
