@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -365,11 +364,11 @@ impl Vhost {
 }
 
 impl Drop for Vhost {
+    #[expect(clippy::print_stderr, reason = "whoever reads of the failure must see it")]
     fn drop(&mut self) {
         self.hang_up();
         if std::thread::panicking() {
-            // Not by a macro: rows of faults run in threads, whose prints are shown nowhere.
-            let _ = writeln!(std::io::stderr(), "{}", self.remains().unwrap_or_else(|why| why));
+            eprintln!("{}", self.remains().unwrap_or_else(|why| why));
         }
         // Its broker may be gone: a test that stopped it has nothing left to delete.
         let _ = self.broker.management.call("DELETE", &format!("/api/vhosts/{}", self.name), None);

@@ -26,7 +26,7 @@ pub fn rows() -> Vec<Row> {
             short: 1,
             long: 100,
             seconds: 14.0,
-            run: Run::Here(|trial| restart(trial, 300, Node::kill)),
+            run: Run::Here(|trial| restart(trial, 300, |node, _| node.kill())),
         },
         Row {
             name: "broker-stop",
@@ -35,7 +35,17 @@ pub fn rows() -> Vec<Row> {
             short: 1,
             long: 20,
             seconds: 14.0,
-            run: Run::Here(|trial| restart(trial, 900, Node::stop)),
+            run: Run::Here(|trial| restart(trial, 900, |node, _| node.stop())),
+        },
+        Row {
+            name: "dead-letter-workers",
+            fault: "two of the broker's processes that hand expired retries on killed at once, which ends all of them for good; \
+                    the broker stopped and started once retries are stuck",
+            promises: "P1 P3 P7",
+            short: 1,
+            long: 6,
+            seconds: 25.0,
+            run: Run::Here(|trial| restart(trial, 900, strand_and_stop)),
         },
         Row {
             name: "broker-sigstop",
@@ -97,7 +107,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// Ends the broker and starts it again. A round has more messages than are worked while it ends, however slow the machine.
-fn restart(trial: &Trial, round: usize, end_it: fn(&Node)) -> Figures {
+fn restart(trial: &Trial, round: usize, end_it: fn(&Node, &Vhost)) -> Figures {
     let node = Node::start();
     // A delay that takes a retry over two levels of the ladder.
     let setup = Setup { broker: "", delay: "3s", handler: SLOW, tap: false, ..Setup::default() };
@@ -107,7 +117,7 @@ fn restart(trial: &Trial, round: usize, end_it: fn(&Node)) -> Figures {
         scene.publish(round);
         scene.wait_for_runs(fastrand::u64(20..100));
         scene.note_outage();
-        end_it(&node);
+        end_it(&node, &scene.vhost);
         std::thread::scope(|scope| {
             let back = scope.spawn(|| {
                 let address = node.broker().address();
@@ -120,6 +130,21 @@ fn restart(trial: &Trial, round: usize, end_it: fn(&Node)) -> Figures {
     }
     scene.wait_until_settled();
     within(RESUME, end(scene, trial.count))
+}
+
+/// RabbitMQ 3.10 has one supervisor for all these processes of a node, which gives up with the second crash in five seconds.
+fn strand_and_stop(node: &Node, vhost: &Vhost) {
+    node.eval(
+        "Children = supervisor:which_children(rabbit_fifo_dlx_sup), \
+         [exit(Worker, kill) || {_, Worker, _, _} <- lists:sublist(Children, 2)], ok.",
+    );
+    wait_until("the supervisor has given up", BROKER_TIMEOUT, || {
+        node.eval("whereis(rabbit_fifo_dlx_sup).") == "undefined"
+    });
+    wait_until("retries are stuck", WORK_TIMEOUT, || {
+        [SECOND, TWO_SECONDS].iter().any(|level| vhost.count(level, "messages_dlx") > 0)
+    });
+    node.stop();
 }
 
 fn freeze(trial: &Trial) -> Figures {
@@ -210,6 +235,8 @@ fn publisher(vhost: &Vhost) -> String {
 
 /// Where the retries of a scene wait.
 const SECOND: &str = "warrend.delay.00";
+/// The level above it.
+const TWO_SECONDS: &str = "warrend.delay.01";
 /// Where the end of the ladder leaves copies whose work queue is gone.
 const STRANDED: &str = "warrend.delay.stranded";
 
