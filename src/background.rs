@@ -22,10 +22,17 @@ pub fn enter() {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead;
+    use procfs::process::Stat;
+
+    /// That of the calling thread.
+    fn policy() -> libc::c_int {
+        let stat = Stat::from_file("/proc/thread-self/stat").unwrap();
+        stat.policy.unwrap().try_into().unwrap()
+    }
+
     #[test]
     fn threads_inherit_it_and_the_starter_keeps_its_own() {
-        // SAFETY: zero names the calling thread.
-        let policy = || unsafe { libc::sched_getscheduler(0) };
         let before = policy();
         let inner = std::thread::spawn(move || {
             super::enter();

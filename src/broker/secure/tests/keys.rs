@@ -1,7 +1,7 @@
 //! Keys that change, and keys that are used up.
 
 use std::io::{ErrorKind, Write};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::{CipherSuiteCommon, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite, version};
@@ -28,38 +28,45 @@ fn keys_are_changed_while_the_socket_is_full() {
     assert_eq!(pair.received(), b"under new keys");
 }
 
-/// A provider whose keys are used up after so many records.
-///
-/// A suite of rustls lives as long as the program, so these are leaked: a handful for a test.
-fn short_lived(records: u64) -> Arc<CryptoProvider> {
-    let worn = |common: &CipherSuiteCommon| CipherSuiteCommon {
-        confidentiality_limit: records,
-        suite: common.suite,
-        hash_provider: common.hash_provider,
+/// After so many records keys are used up.
+const RECORDS: u64 = 20;
+
+// A suite of rustls lives as long as the program.
+static TLS12: LazyLock<Vec<Tls12CipherSuite>> = LazyLock::new(|| {
+    let worn = |suite: &SupportedCipherSuite| match suite {
+        SupportedCipherSuite::Tls12(suite) => Some(Tls12CipherSuite { common: worn(&suite.common), ..**suite }),
+        SupportedCipherSuite::Tls13(_) => None,
     };
-    let suites = ring::ALL_CIPHER_SUITES.iter().map(|suite| match suite {
-        SupportedCipherSuite::Tls12(suite) => {
-            let suite = Tls12CipherSuite { common: worn(&suite.common), ..**suite };
-            SupportedCipherSuite::Tls12(Box::leak(Box::new(suite)))
-        }
-        SupportedCipherSuite::Tls13(suite) => {
-            let suite = Tls13CipherSuite { common: worn(&suite.common), ..**suite };
-            SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))
-        }
-    });
+    ring::ALL_CIPHER_SUITES.iter().filter_map(worn).collect()
+});
+static TLS13: LazyLock<Vec<Tls13CipherSuite>> = LazyLock::new(|| {
+    let worn = |suite: &SupportedCipherSuite| match suite {
+        SupportedCipherSuite::Tls13(suite) => Some(Tls13CipherSuite { common: worn(&suite.common), ..**suite }),
+        SupportedCipherSuite::Tls12(_) => None,
+    };
+    ring::ALL_CIPHER_SUITES.iter().filter_map(worn).collect()
+});
+
+fn worn(common: &CipherSuiteCommon) -> CipherSuiteCommon {
+    CipherSuiteCommon { confidentiality_limit: RECORDS, suite: common.suite, hash_provider: common.hash_provider }
+}
+
+/// A provider whose keys are used up after [`RECORDS`].
+fn short_lived() -> Arc<CryptoProvider> {
+    let suites = TLS13.iter().map(SupportedCipherSuite::Tls13).chain(TLS12.iter().map(SupportedCipherSuite::Tls12));
     Arc::new(CryptoProvider { cipher_suites: suites.collect(), ..ring::default_provider() })
 }
 
 #[test]
 fn keys_that_are_used_up_are_changed_or_end_the_connection() {
-    let mut pair = Pair::with(short_lived(20), &version::TLS13);
+    let mut pair = Pair::with(short_lived(), &version::TLS13);
     for round in 0..100 {
         pair.stream.write_all(&[round]).unwrap();
         assert_eq!(pair.received(), [round]);
         pair.server_sends();
         let _ = pair.read();
     }
-    let mut pair = Pair::with(short_lived(20), &version::TLS12);
+    let mut pair = Pair::with(short_lived(), &version::TLS12);
     let written = (0..100).find(|round| match pair.stream.write(&[*round]) {
         Ok(_) => false,
         Err(error) => {
