@@ -65,7 +65,7 @@ fn leaving(scene: &Scene<'_>, name: &str, details: &Details) -> Option<Finding> 
     let number = Some(details.leaving).filter(|number| *number > 0)?;
     let plural = if number == 1 { "retry waits" } else { "retries wait" };
     let told = finding(Level::Warning, "ladder-leaving", format!("{number} {plural} to be handed on in {name:?}"))
-        .why("If this stays, the level is stuck: what they go to takes nothing, or RabbitMQ lost the process that hands them on: when the queue's leader moved (rabbitmq-server#7677), or for a whole node, where two of these failed within 5 s (rabbitmq-server#16652). They are safe, and go on when the leader moves to another node, or its node is restarted.");
+        .why("If this stays, the level is stuck: what they go to takes nothing, or RabbitMQ lost the process that hands them on: when the queue's leader moved (rabbitmq-server#7677), or for a whole node, where several of these failed at one time (rabbitmq-server#16652). They are safe, and go on when the leader moves to another node, or its node is restarted.");
     let Some(leader) = &details.leader else { return Some(told) };
     Some(match details.online.iter().find(|node| *node != leader) {
         Some(other) => {
