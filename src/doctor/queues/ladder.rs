@@ -65,7 +65,7 @@ fn leaving(scene: &Scene<'_>, name: &str, details: &Details) -> Option<Finding> 
     let number = Some(details.leaving).filter(|number| *number > 0)?;
     let plural = if number == 1 { "retry waits" } else { "retries wait" };
     let told = finding(Level::Warning, "ladder-leaving", format!("{number} {plural} to be handed on in {name:?}"))
-        .why("If this stays, the level is stuck: what they go to takes nothing, or RabbitMQ lost the process that hands them on: when the queue's leader moved (rabbitmq-server#7677), or for a whole node, where several of these failed at one time (rabbitmq-server#16652). They are safe, and go on when the leader moves to another node, or its node is restarted.");
+        .why("If this stays, the level is stuck: what they go to takes nothing, or RabbitMQ lost the process that hands them on: when the queue's leader moved (rabbitmq-server#7677), or for a whole node, where a queue like these or a virtual host with one was deleted while it was being declared (rabbitmq-server#16652). They are safe, and go on when the leader moves to another node, or these processes are begun anew.");
     let Some(leader) = &details.leader else { return Some(told) };
     Some(match details.online.iter().find(|node| *node != leader) {
         Some(other) => {
@@ -76,9 +76,15 @@ fn leaving(scene: &Scene<'_>, name: &str, details: &Details) -> Option<Finding> 
             let call = format!("ra:transfer_leadership({{{queue}, {leader}}}, {{{queue}, {other}}}).");
             told.run(&["rabbitmqctl", "eval", &call])
         }
-        None => told.or(format!("restart {leader}, which is alone with it")),
+        None => told
+            .run(&["rabbitmqctl", "-n", leader, "eval", WORKERS_ANEW])
+            .or(format!("restart {leader}, which is alone with it")),
     })
 }
+
+/// Begins the supervisor of these processes anew where it has ended, and each process that its queue lacks; others stay.
+const WORKERS_ANEW: &str = "supervisor:restart_child(rabbit_sup, rabbit_fifo_dlx_sup), \
+    [ra:cast_aux_command(amqqueue:get_pid(Queue), {dlx, setup}) || Queue <- rabbit_amqqueue:list_local_quorum_queues()].";
 
 /// A name as Erlang writes it.
 fn atom(name: &str) -> String {

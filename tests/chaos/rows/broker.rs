@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use amiquip::{AmqpValue, FieldTable};
 use serde_json::{Value, json};
 
 use crate::row::{Figures, Row, Run, Trial};
@@ -16,6 +17,9 @@ use crate::support::wait_until;
 const RESUME: Duration = Duration::from_secs(5);
 /// So slow that a load lasts for a while.
 const SLOW: Kind = Kind::Worker(1, Duration::from_millis(20));
+/// Virtual hosts that come and go at one time, and the queues that are declared in each.
+const NEIGHBOURS: usize = 6;
+const LEVELS: usize = 28;
 
 pub fn rows() -> Vec<Row> {
     vec![
@@ -39,8 +43,9 @@ pub fn rows() -> Vec<Row> {
         },
         Row {
             name: "dead-letter-workers",
-            fault: "two of the broker's processes that hand expired retries on killed at once, which ends all of them for good; \
-                    the broker stopped and started once retries are stuck",
+            fault: "virtual hosts of others deleted while queues are being declared in them, until RabbitMQ has ended its \
+                    processes that hand expired retries on; once retries are stuck, they are begun anew, or the broker is stopped \
+                    and started",
             promises: "P1 P3 P7",
             short: 1,
             long: 6,
@@ -132,19 +137,58 @@ fn restart(trial: &Trial, round: usize, end_it: fn(&Node, &Vhost)) -> Figures {
     within(RESUME, end(scene, trial.count))
 }
 
-/// RabbitMQ 3.10 has one supervisor for all these processes of a node, which gives up with the second crash in five seconds.
+/// One supervisor has all processes of a node that hand expired messages on. The queue of such a process that is deleted while it
+/// is still being declared makes it crash; begun anew it crashes again, for want of its queue, and RabbitMQ 3.10 ends the
+/// supervisor with the second crash in five seconds. One virtual host deleted at the wrong moment is enough, whoever's it is.
 fn strand_and_stop(node: &Node, vhost: &Vhost) {
-    node.eval(
-        "Children = supervisor:which_children(rabbit_fifo_dlx_sup), \
-         [exit(Worker, kill) || {_, Worker, _, _} <- lists:sublist(Children, 2)], ok.",
-    );
-    wait_until("the supervisor has given up", BROKER_TIMEOUT, || {
+    wait_until("the supervisor has given up", WORK_TIMEOUT, || {
+        std::thread::scope(|scope| (0..NEIGHBOURS).for_each(|_| drop(scope.spawn(|| come_and_go(node)))));
         node.eval("whereis(rabbit_fifo_dlx_sup).") == "undefined"
     });
-    wait_until("retries are stuck", WORK_TIMEOUT, || {
-        [SECOND, TWO_SECONDS].iter().any(|level| vhost.count(level, "messages_dlx") > 0)
-    });
+    let stuck = || [SECOND, TWO_SECONDS].iter().any(|level| vhost.count(level, "messages_dlx") > 0);
+    wait_until("retries are stuck", WORK_TIMEOUT, stuck);
+    // Both ways out that `warrend check --online` names.
+    if fastrand::bool() {
+        node.eval(WORKERS_ANEW);
+        wait_until("retries are handed on", WORK_TIMEOUT, || !stuck());
+    }
     node.stop();
+}
+
+/// As `warrend check --online` has it.
+const WORKERS_ANEW: &str = "supervisor:restart_child(rabbit_sup, rabbit_fifo_dlx_sup), \
+    [ra:cast_aux_command(amqqueue:get_pid(Queue), {dlx, setup}) || Queue <- rabbit_amqqueue:list_local_quorum_queues()].";
+
+/// Makes a virtual host and has it deleted by somebody else while queues like those of a ladder are being declared in it.
+fn come_and_go(node: &Node) {
+    let vhost = Vhost::on(node.broker());
+    let path = format!("/api/vhosts/{}", vhost.name());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(fastrand::u64(0..1000)));
+            // With all that went wrong in it, RabbitMQ may say no.
+            let _ = node.broker().management().call("DELETE", &path, None);
+        });
+        for level in 0..LEVELS {
+            if vhost.try_declare(&format!("level.{level}"), at_least_once()).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// What makes RabbitMQ start such a process for a queue.
+fn at_least_once() -> FieldTable {
+    let mut arguments = FieldTable::new();
+    for (name, value) in [
+        ("x-queue-type", "quorum"),
+        ("x-dead-letter-exchange", "amq.topic"),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-overflow", "reject-publish"),
+    ] {
+        arguments.insert(name.to_owned(), AmqpValue::LongString(value.to_owned()));
+    }
+    arguments
 }
 
 fn freeze(trial: &Trial) -> Figures {
