@@ -1,8 +1,9 @@
-//! All rows, in the order of the table. A file for each kind of fault.
+//! All rows, in the order of the table. A file for each kind of fault, and one for a fault that takes many words.
 
 mod broker;
 mod cluster;
 mod daemon;
+mod dead_letters;
 mod handlers;
 mod machine;
 mod rights;

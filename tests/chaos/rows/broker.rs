@@ -3,9 +3,9 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use amiquip::{AmqpValue, FieldTable};
 use serde_json::{Value, json};
 
+use super::dead_letters;
 use crate::row::{Figures, Row, Run, Trial};
 use crate::support::broker::{BROKER_TIMEOUT, Vhost};
 use crate::support::daemon::{DAEMON_TIMEOUT, Daemon};
@@ -14,12 +14,9 @@ use crate::support::scene::{DEAD, Kind, QUEUE, Scene, Setup, WORK_TIMEOUT};
 use crate::support::wait_until;
 
 /// Within this time of the broker being back, work goes on.
-const RESUME: Duration = Duration::from_secs(5);
+pub(super) const RESUME: Duration = Duration::from_secs(5);
 /// So slow that a load lasts for a while.
 const SLOW: Kind = Kind::Worker(1, Duration::from_millis(20));
-/// Virtual hosts that come and go at one time, and the queues that are declared in each.
-const NEIGHBOURS: usize = 6;
-const LEVELS: usize = 28;
 
 pub fn rows() -> Vec<Row> {
     vec![
@@ -30,7 +27,7 @@ pub fn rows() -> Vec<Row> {
             short: 1,
             long: 100,
             seconds: 14.0,
-            run: Run::Here(|trial| restart(trial, 300, |node, _| node.kill())),
+            run: Run::Here(|trial| restart(trial, 300, Node::kill)),
         },
         Row {
             name: "broker-stop",
@@ -39,18 +36,18 @@ pub fn rows() -> Vec<Row> {
             short: 1,
             long: 20,
             seconds: 14.0,
-            run: Run::Here(|trial| restart(trial, 900, |node, _| node.stop())),
+            run: Run::Here(|trial| restart(trial, 900, Node::stop)),
         },
         Row {
             name: "dead-letter-workers",
             fault: "virtual hosts of others deleted while queues are being declared in them, until RabbitMQ has ended its \
-                    processes that hand expired retries on; once retries are stuck, they are begun anew, or the broker is stopped \
-                    and started",
+                    processes that hand expired retries on; once retries are stuck, they are begun anew, and every second time the \
+                    broker is stopped and started",
             promises: "P1 P3 P7",
-            short: 1,
+            short: 2,
             long: 6,
             seconds: 25.0,
-            run: Run::Here(|trial| restart(trial, 900, strand_and_stop)),
+            run: Run::Here(dead_letters::end_workers),
         },
         Row {
             name: "broker-sigstop",
@@ -112,83 +109,39 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// Ends the broker and starts it again. A round has more messages than are worked while it ends, however slow the machine.
-fn restart(trial: &Trial, round: usize, end_it: fn(&Node, &Vhost)) -> Figures {
+fn restart(trial: &Trial, round: usize, end_it: fn(&Node)) -> Figures {
     let node = Node::start();
-    // A delay that takes a retry over two levels of the ladder.
-    let setup = Setup { broker: "", delay: "3s", handler: SLOW, tap: false, ..Setup::default() };
-    let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
-    scene.daemon.start();
+    let mut scene = on_two_levels(&node);
     for _ in 0..trial.count {
         scene.publish(round);
         scene.wait_for_runs(fastrand::u64(20..100));
         scene.note_outage();
-        end_it(&node, &scene.vhost);
-        std::thread::scope(|scope| {
-            let back = scope.spawn(|| {
-                let address = node.broker().address();
-                wait_until("the broker accepts", 2 * BROKER_TIMEOUT, || TcpStream::connect(&address).is_ok());
-                Instant::now()
-            });
-            node.start_again();
-            scene.wait_for_work(back.join().expect("it only waits"));
-        });
+        end_it(&node);
+        bring_back(&node, &mut scene);
     }
     scene.wait_until_settled();
     within(RESUME, end(scene, trial.count))
 }
 
-/// One supervisor has all processes of a node that hand expired messages on. The queue of such a process that is deleted while it
-/// is still being declared makes it crash; begun anew it crashes again, for want of its queue, and RabbitMQ 3.10 ends the
-/// supervisor with the second crash in five seconds. One virtual host deleted at the wrong moment is enough, whoever's it is.
-fn strand_and_stop(node: &Node, vhost: &Vhost) {
-    wait_until("the supervisor has given up", WORK_TIMEOUT, || {
-        std::thread::scope(|scope| (0..NEIGHBOURS).for_each(|_| drop(scope.spawn(|| come_and_go(node)))));
-        node.eval("whereis(rabbit_fifo_dlx_sup).") == "undefined"
-    });
-    let stuck = || [SECOND, TWO_SECONDS].iter().any(|level| vhost.count(level, "messages_dlx") > 0);
-    wait_until("retries are stuck", WORK_TIMEOUT, stuck);
-    // Both ways out that `warrend check --online` names.
-    if fastrand::bool() {
-        node.eval(WORKERS_ANEW);
-        wait_until("retries are handed on", WORK_TIMEOUT, || !stuck());
-    }
-    node.stop();
+/// With a delay that takes a retry over two levels of the ladder.
+pub(super) fn on_two_levels(node: &Node) -> Scene {
+    let setup = Setup { broker: "", delay: "3s", handler: SLOW, tap: false, ..Setup::default() };
+    let mut scene = Scene::new(Vhost::on(node.broker()), &setup);
+    scene.daemon.start();
+    scene
 }
 
-/// As `warrend check --online` has it.
-const WORKERS_ANEW: &str = "supervisor:restart_child(rabbit_sup, rabbit_fifo_dlx_sup), \
-    [ra:cast_aux_command(amqqueue:get_pid(Queue), {dlx, setup}) || Queue <- rabbit_amqqueue:list_local_quorum_queues()].";
-
-/// Makes a virtual host and has it deleted by somebody else while queues like those of a ladder are being declared in it.
-fn come_and_go(node: &Node) {
-    let vhost = Vhost::on(node.broker());
-    let path = format!("/api/vhosts/{}", vhost.name());
+/// Starts it again; work resumes once it accepts, which is before it says that it has started.
+pub(super) fn bring_back(node: &Node, scene: &mut Scene) {
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            std::thread::sleep(Duration::from_millis(fastrand::u64(0..1000)));
-            // With all that went wrong in it, RabbitMQ may say no.
-            let _ = node.broker().management().call("DELETE", &path, None);
+        let back = scope.spawn(|| {
+            let address = node.broker().address();
+            wait_until("the broker accepts", 2 * BROKER_TIMEOUT, || TcpStream::connect(&address).is_ok());
+            Instant::now()
         });
-        for level in 0..LEVELS {
-            if vhost.try_declare(&format!("level.{level}"), at_least_once()).is_err() {
-                break;
-            }
-        }
+        node.start_again();
+        scene.wait_for_work(back.join().expect("it only waits"));
     });
-}
-
-/// What makes RabbitMQ start such a process for a queue.
-fn at_least_once() -> FieldTable {
-    let mut arguments = FieldTable::new();
-    for (name, value) in [
-        ("x-queue-type", "quorum"),
-        ("x-dead-letter-exchange", "amq.topic"),
-        ("x-dead-letter-strategy", "at-least-once"),
-        ("x-overflow", "reject-publish"),
-    ] {
-        arguments.insert(name.to_owned(), AmqpValue::LongString(value.to_owned()));
-    }
-    arguments
 }
 
 fn freeze(trial: &Trial) -> Figures {
@@ -278,9 +231,9 @@ fn publisher(vhost: &Vhost) -> String {
 }
 
 /// Where the retries of a scene wait.
-const SECOND: &str = "warrend.delay.00";
+pub(super) const SECOND: &str = "warrend.delay.00";
 /// The level above it.
-const TWO_SECONDS: &str = "warrend.delay.01";
+pub(super) const TWO_SECONDS: &str = "warrend.delay.01";
 /// Where the end of the ladder leaves copies whose work queue is gone.
 const STRANDED: &str = "warrend.delay.stranded";
 
@@ -474,13 +427,13 @@ fn limit(vhost: &Vhost, queue: &str, on: bool) {
 }
 
 /// Ends a scene that has settled, and judges it.
-fn end(mut scene: Scene, faults: usize) -> Figures {
+pub(super) fn end(mut scene: Scene, faults: usize) -> Figures {
     scene.stop();
     Figures::of(faults, scene.verdict())
 }
 
 /// Work went on in time.
-fn within(limit: Duration, mut figures: Figures) -> Figures {
+pub(super) fn within(limit: Duration, mut figures: Figures) -> Figures {
     if let Some(slowest) = figures.slowest.filter(|slowest| *slowest > limit) {
         figures.wrong.push(format!("work resumed after {slowest:?}, and {limit:?} are allowed"));
     }
